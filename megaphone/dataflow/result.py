@@ -1,0 +1,74 @@
+"""What a run gives back to whoever called ``execute``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from megaphone.errors import UsageError
+from megaphone.shm.counters import COUNTER_INDEX
+
+if TYPE_CHECKING:
+    from megaphone.dataflow.graph import Graph
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The end of a run, with everything in the order of the workers.
+
+    Attributes:
+        returned: what ``drive`` returned in each worker; None for each where there was no drive.
+        captures: what operators collected, by operator name, merged over the workers as their class says; a list of
+            one per worker where it says nothing.
+        counters: of each worker, by name, at the end.
+        seconds: from the moment when all workers were ready until the dataflow was empty.
+        pss_bytes_max: the peak of what the workers and the caller occupied together, as far as it was sampled; 0
+            where it was not asked for.
+        committed_bytes: of the data region, at the end; it never shrinks.
+        region_bytes: size of both regions, whether memory is behind them or not.
+    """
+
+    returned: list[Any]
+    captures: dict[str, Any]
+    counters: list[dict[str, int]]
+    seconds: float
+    pss_bytes_max: int
+    committed_bytes: int
+    region_bytes: int
+
+    def counter(self, name: str) -> int:
+        """Return the sum of a counter over all workers.
+
+        Raises:
+            UsageError: there is no counter of this name; the message has all.
+        """
+        if name not in COUNTER_INDEX:
+            message = f"no counter {name!r}: there are {', '.join(COUNTER_INDEX)}"
+            raise UsageError(message)
+        return sum(counters[name] for counters in self.counters)
+
+
+def collect(graph: Graph) -> dict[str, Any]:
+    """Return in a worker what its operators have collected, by operator name.
+
+    An operator takes part by an attribute ``collects`` that is true and a method ``result()``.
+    """
+    collectors: list[Any] = [operator for operator in graph.operators if getattr(operator, "collects", False)]
+    return {collector.name: collector.result() for collector in collectors}
+
+
+def merge_captures(graph: Graph, collected: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Put together what all workers collected.
+
+    Args:
+        graph: the caller's own; its operators' classes may have a static method ``merge(results)``.
+        collected: of each worker, as ``collect`` returned it.
+    """
+    merged: dict[str, Any] = {}
+    for operator in graph.operators:
+        if getattr(operator, "collects", False):
+            results = [captures[operator.name] for captures in collected]
+            merge = getattr(type(operator), "merge", None)
+            merged[operator.name] = results if merge is None else merge(results)
+    return merged

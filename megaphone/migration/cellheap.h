@@ -1,0 +1,21 @@
+/* cellheap.h - a heap of messages in shared memory, least (time, sender, sequence) first: stashes.
+ *
+ * Owner     the slot. Cost: O(log n) moves of 64 bytes. Each cell in it holds one reference to its slab. */
+#ifndef MP_CELLHEAP_H
+#define MP_CELLHEAP_H
+
+#include "shm/base.h"
+#include "shm/vec.h"
+
+int mp_cellheap_push(mp_slot *s, mp_vec *heap, const mp_cell *cell); /* 0 or -ENOMEM */
+void mp_cellheap_pop(mp_slot *s, mp_vec *heap, mp_cell *cell);       /* not empty */
+
+static inline uint32_t mp_cellheap_count(const mp_vec *heap) { return heap->tail - heap->head; }
+
+static inline mp_cell *mp_cellheap_top(const mp_slot *s, const mp_vec *heap) { return mp_at(s, heap->block); }
+
+static inline uint64_t mp_cellheap_time(const mp_slot *s, const mp_vec *heap) {
+    return mp_cellheap_count(heap) ? mp_cellheap_top(s, heap)->time : MP_NEVER;
+}
+
+#endif

@@ -1,0 +1,75 @@
+#include "migration/folds.h"
+
+#include "shm/batch.h"
+#include "state/dense.h"
+#include "state/table.h"
+
+/* Records of a segment from `first` on whose output fits a slab, at least one. */
+static uint32_t output_length(const mp_slot *s, const mp_schema *out, const uint32_t *offset, uint32_t first,
+                              uint32_t records) {
+    const uint64_t room = s->header->limits.slab_bytes - 64 * 5; /* two columns and the bytes begin on cache lines */
+    const uint64_t row = out->item_bytes[0] + out->item_bytes[1];
+    uint32_t count = records - first;
+    if (count > room / row) count = (uint32_t)(room / row);
+    while (offset && count > 1 && row * count + offset[first + count] - offset[first] > room) count -= count / 8 + 1;
+    return count ? count : 1;
+}
+
+/* The output batch of records [first, first + count) of a segment: a key column and the running values. */
+static int loan_output(mp_slot *s, const mp_schema *out, const mp_cell *segment, const uint32_t *offset, uint32_t first,
+                       uint32_t count, mp_cell *cell) {
+    memset(cell, 0, sizeof *cell);
+    cell->time = segment->time;
+    cell->capacity = cell->records = count;
+    if (offset) {
+        cell->aux = offset[first + count] - offset[first];
+        cell->var64[0] = (uint32_t)((cell->aux + 63) / 64);
+    }
+    return mp_batch_loan(s, out, cell);
+}
+
+int64_t mp_fold_add_emit(mp_slot *s, mp_stateful *op, const mp_store *store, const mp_schema *in, uint32_t key_column,
+                         int32_t value_column, const mp_edge *edges, uint32_t edge_count, mp_outcome *why) {
+    const mp_schema *out = &edges[0].schema;
+    const uint32_t width = in->item_bytes[key_column];
+    uint32_t ordinal = 0;
+    (void)op;
+    for (uint32_t c = 0; c < key_column; c++) ordinal += in->is_var[c];
+    int64_t total = 0;
+    for (uint32_t i = 0; i < s->segment_count; i++) {
+        const mp_cell *segment = &s->segments[i];
+        const uint8_t *all_keys = mp_column(s, in, segment, key_column);
+        const uint32_t *offset = in->is_var[key_column] ? (const uint32_t *)all_keys : NULL;
+        for (uint32_t first = 0, count; first < segment->records; first += count) {
+            count = output_length(s, out, offset, first, segment->records);
+            mp_cell cell;
+            int rc = loan_output(s, out, segment, offset, first, count, &cell);
+            if (rc) return rc;
+            const void *keys = all_keys + (uint64_t)first * width;
+            const void *values =
+                value_column < 0 ? NULL : (uint8_t *)mp_column(s, in, segment, (uint32_t)value_column) + 8ull * first;
+            void *out_keys = mp_column(s, out, &cell, 0), *out_values = mp_column(s, out, &cell, 1);
+            uint64_t done;
+            if (offset) {
+                const uint8_t *bytes = mp_var(s, in, segment, ordinal);
+                for (uint32_t j = 0; j <= count; j++) ((uint32_t *)out_keys)[j] = offset[first + j] - offset[first];
+                memcpy(mp_var(s, out, &cell, 0), bytes + offset[first], cell.aux);
+                done = mp_table_add_emit_bytes(s, store, offset + first, bytes, values, count, out_values, why);
+            } else if (store->key_kind == MP_KEY_FIXED) {
+                memcpy(out_keys, keys, (uint64_t)count * width);
+                done = mp_table_add_emit_bytes(s, store, NULL, keys, values, count, out_values, why);
+            } else if (store->kind == MP_STORE_DENSE) {
+                done = mp_dense_add_emit(s, store, keys, width, values, count, out_keys, out_values, why);
+            } else {
+                done = mp_table_add_emit(s, store, keys, width, values, count, out_keys, out_values, why);
+            }
+            if (done != count) return why->error ? why->error : -EPROTO;
+            mp_count(s, MP_COPIED_GATHER, (uint64_t)count * width + cell.aux);
+            rc = mp_push(s, edges, edge_count, &cell, NULL);
+            int later = mp_release_later(s, cell.offset64);
+            if (rc || later) return rc ? rc : later;
+            total += count;
+        }
+    }
+    return total;
+}

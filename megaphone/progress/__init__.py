@@ -1,0 +1,1 @@
+"""Which times may still appear where: pointstamps, frontiers, capabilities; all of it in tracker.c."""

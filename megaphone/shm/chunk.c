@@ -1,0 +1,198 @@
+#include "shm/chunk.h"
+
+#include "shm/park.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+#define PAGE_BYTES 4096u
+
+static uint64_t least(uint64_t a, uint64_t b) { return a < b ? a : b; }
+
+/* ---- leases ------------------------------------------------------------------------------------------------- */
+
+/* The free run with the most committed memory, the lowest of equals; -1 when there is none. A guess: the lease words
+ * may change while it looks, and only the compare-and-swap that follows decides. */
+static int64_t find_run(const mp_slot *s, uint32_t kind, uint32_t run) {
+    int64_t best = -1;
+    uint64_t best_bytes = 0, window_bytes = 0;
+    uint32_t streak = 0;
+    /* A batch larger than a slab begins where its run does, and offset 0 means that there is none. */
+    for (uint32_t i = kind == MP_CHUNK_JUMBO; i < s->header->chunks; i++) {
+        mp_chunk *c = mp_chunk_of(s, i);
+        if (MP_LOAD_RELAXED(&c->lease) != MP_CHUNK_FREE) {
+            streak = 0;
+            window_bytes = 0;
+            continue;
+        }
+        window_bytes += MP_LOAD_RELAXED(&c->committed_bytes);
+        if (++streak > run) window_bytes -= MP_LOAD_RELAXED(&mp_chunk_of(s, i - run)->committed_bytes);
+        if (streak < run || (best >= 0 && window_bytes <= best_bytes)) continue;
+        best = (int64_t)i - run + 1;
+        best_bytes = window_bytes;
+    }
+    return best;
+}
+
+int64_t mp_chunk_lease(mp_slot *s, uint32_t kind, uint32_t run) {
+    int64_t first = mp_chunk_try_lease(s, kind, run);
+    /* A hint that slots look at between activations: nothing else is read because of it. */
+    /* Those that sleep may hold what is needed: the first to be short wakes them. */
+    if (first < 0 && MP_EXCHANGE_SEQ(&s->header->pool_short, 1u) == 0) mp_wake_all(s->control);
+    return first;
+}
+
+int64_t mp_chunk_try_lease(mp_slot *s, uint32_t kind, uint32_t run) {
+    uint32_t word = kind << 16 | (s->index + 1);
+    for (;;) {
+        int64_t first = run && run <= s->header->chunks ? find_run(s, kind, run) : -1;
+        if (first < 0) return -ENOMEM;
+        uint32_t taken = 0;
+        while (taken < run) {
+            uint32_t expected = MP_CHUNK_FREE;
+            /* SYNC K: what the last holder did in the chunk, and to its words here, is over before this one begins. */
+            if (!MP_CAS(&mp_chunk_of(s, (uint32_t)first + taken)->lease, &expected, word)) break;
+            taken++;
+        }
+        if (taken == run) {
+            mp_chunk_of(s, (uint32_t)first)->run = run;
+            mp_count(s, MP_LEASES, 1);
+            return first;
+        }
+        while (taken--) MP_STORE_RELEASE(&mp_chunk_of(s, (uint32_t)first + taken)->lease, (uint32_t)MP_CHUNK_FREE);
+    }
+}
+
+void mp_chunk_cut(mp_slot *s, uint32_t chunk, uint32_t keep) {
+    uint32_t run = mp_chunk_of(s, chunk)->run;
+    mp_chunk_of(s, chunk)->run = keep;
+    /* From the last to the first: what a crash leaves of a run still begins with a chunk that is leased. */
+    while (run > keep) {
+        mp_chunk *c = mp_chunk_of(s, chunk + --run);
+        c->live_bytes = 0;
+        MP_STORE_RELAXED(&c->used_bytes, (uint64_t)0);
+        /* SYNC K: this holder's last store to the chunk and to its words precedes "free". */
+        MP_STORE_RELEASE(&c->lease, (uint32_t)MP_CHUNK_FREE);
+    }
+}
+
+void mp_chunk_release(mp_slot *s, uint32_t chunk) { mp_chunk_cut(s, chunk, 0); }
+
+uint32_t mp_chunk_free_count(const mp_slot *s) {
+    uint32_t count = 0;
+    /* Old news at once, whatever the order: good for a decision how much to ask for. */
+    for (uint32_t i = 0; i < s->header->chunks; i++)
+        if (MP_LOAD_RELAXED(&mp_chunk_of(s, i)->lease) == MP_CHUNK_FREE) count++;
+    return count;
+}
+
+/* ---- memory ------------------------------------------------------------------------------------------------- */
+
+/* Raise a chunk's watermark to at least `to`. Two growers of one chunk may both come here; what one has raised already
+ * is not counted again. */
+static uint64_t raise_watermark(mp_header *h, mp_chunk *c, uint64_t to) {
+    uint64_t seen = MP_LOAD_RELAXED(&c->committed_bytes);
+    while (seen < to) {
+        /* SYNC W: the kernel has given the memory before the watermark says so. */
+        if (MP_CAS(&c->committed_bytes, &seen, to)) {
+            MP_ADD_SEQ(&h->committed_bytes, to - seen);
+            return to - seen;
+        }
+    }
+    return 0;
+}
+
+/* The kernel undoes a piece that a signal interrupts, so pieces are short and are asked for again. posix_fallocate
+ * would write into pages where the file system cannot allocate, and these may be in use: the system call never does. */
+static int allocate(int data_fd, uint64_t at, uint64_t bytes) {
+    if (data_fd < 0) return 0; /* ordinary memory, in tests without a region */
+    while (fallocate(data_fd, 0, (off_t)at, (off_t)bytes) != 0)
+        if (errno != EINTR) return -errno;
+    return 0;
+}
+
+int mp_chunk_commit(mp_slot *s, uint32_t chunk, uint64_t upto) {
+    mp_header *h = s->header;
+    uint64_t chunk_bytes = h->limits.chunk_bytes;
+    int stalled = 0;
+    for (; upto; chunk++) {
+        mp_chunk *c = mp_chunk_of(s, chunk);
+        uint64_t need = least(upto, chunk_bytes);
+        upto -= need;
+        for (;;) {
+            /* SYNC W: below the watermark that is seen here, memory is there. */
+            uint64_t at = MP_LOAD_ACQUIRE(&c->committed_bytes);
+            if (at >= need) break;
+            uint64_t to = least((at / MP_COMMIT_PIECE + 1) * MP_COMMIT_PIECE, chunk_bytes);
+            int failed = allocate(s->data_fd, mp_chunk_at(h, chunk) + at, to - at);
+            if (failed) return failed;
+            raise_watermark(h, c, to);
+            stalled = 1;
+        }
+    }
+    if (stalled) mp_count(s, MP_GROW_STALLS, 1);
+    return 0;
+}
+
+void mp_chunk_used(mp_slot *s, uint32_t chunk, uint64_t used) {
+    uint64_t chunk_bytes = s->header->limits.chunk_bytes, ahead = mp_chunk_ahead(s->header);
+    uint32_t run = mp_chunk_of(s, chunk)->run;
+    int is_short = 0;
+    for (uint64_t i = 0; i < run && used + ahead > i * chunk_bytes; i++) {
+        mp_chunk *c = mp_chunk_of(s, chunk + (uint32_t)i);
+        uint64_t begin = i * chunk_bytes;
+        /* A chunk that is next in the run shows one byte, so that the parent begins with it in time. */
+        uint64_t here = used > begin ? least(used - begin, chunk_bytes) : 1;
+        /* This slot is the only writer of the word while it holds the lease, so its own load needs no order. */
+        uint64_t before = MP_LOAD_RELAXED(&c->used_bytes);
+        if (here <= before) continue;
+        /* SYNC U: the lease precedes a mark above 0. */
+        MP_STORE_RELEASE(&c->used_bytes, here);
+        /* A watermark read late costs a needless wake. */
+        uint64_t committed = MP_LOAD_RELAXED(&c->committed_bytes);
+        if (committed >= chunk_bytes || committed >= here + ahead) continue;
+        if (before == 0 || committed >= before + ahead) is_short = 1;
+    }
+    if (!is_short || s->wake_fd < 0) return;
+    uint64_t one = 1;
+    /* A full eventfd means that the parent has not yet looked: it is awake as it is. */
+    while (write(s->wake_fd, &one, sizeof one) < 0 && errno == EINTR) continue;
+}
+
+/* Make the pages exist and zeroed, so that a worker's first touch finds them. Slots may be writing beside this. */
+static void touch(uint8_t *from, uint64_t bytes) {
+    uint8_t *page = (uint8_t *)((uintptr_t)from & ~(uintptr_t)(PAGE_BYTES - 1));
+    if (madvise(page, (size_t)(from + bytes - page), MADV_POPULATE_WRITE) == 0) return;
+    for (; page < from + bytes; page += PAGE_BYTES) {
+        _Atomic uint8_t *word = (_Atomic uint8_t *)page;
+        /* Adding nothing leaves whatever anybody else writes there. */
+        atomic_fetch_or_explicit(word, (uint8_t)0, memory_order_relaxed);
+    }
+}
+
+uint64_t mp_chunks_grow_ahead(void *control, void *data, int data_fd, uint64_t budget_bytes) {
+    mp_header *h = control;
+    uint64_t chunk_bytes = h->limits.chunk_bytes, ahead = mp_chunk_ahead(h), grown = 0;
+    for (uint32_t i = 0; i < h->chunks && grown < budget_bytes; i++) {
+        mp_chunk *c = (mp_chunk *)((uint8_t *)control + h->chunks_at) + i;
+        /* SYNC U: a mark above 0 belongs to a lease. One that ends meanwhile leaves memory for the next. */
+        uint64_t used = MP_LOAD_ACQUIRE(&c->used_bytes);
+        uint64_t at = MP_LOAD_RELAXED(&c->committed_bytes);
+        if (used == 0 || at >= chunk_bytes || used + ahead <= at) continue;
+        /* Twice what is kept, or the next small block would wake the parent again. */
+        uint64_t goal = least(used + 2 * ahead, chunk_bytes);
+        while (at < goal && grown < budget_bytes) {
+            uint64_t to = least((at / MP_COMMIT_PIECE + 1) * MP_COMMIT_PIECE, chunk_bytes);
+            /* A full file system is told by the slot that needs the memory, where there is a request to name. */
+            if (allocate(data_fd, mp_chunk_at(h, i) + at, to - at) != 0) return grown;
+            touch((uint8_t *)data + mp_chunk_at(h, i) + at, to - at);
+            grown += raise_watermark(h, c, to);
+            at = MP_LOAD_RELAXED(&c->committed_bytes);
+        }
+    }
+    return grown;
+}

@@ -1,0 +1,96 @@
+#include "shm/park.h"
+
+#include <linux/futex.h>
+#include <sched.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "shm/ring.h"
+
+uint64_t mp_now_ns(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000ull + (uint64_t)t.tv_nsec;
+}
+
+void mp_yield(void) { sched_yield(); }
+
+static long futex(_Atomic uint32_t *word, int op, uint32_t value, const struct timespec *timeout) {
+    return syscall(SYS_futex, (uint32_t *)word, op, value, timeout, NULL, 0);
+}
+
+static int has_work(const mp_slot *s) {
+    for (uint32_t from = 0; from < s->slots; from++) {
+        if (from == s->index) continue;
+        mp_ring *ring = mp_ring_of(s, from, s->index);
+        /* The head is this slot's own. */
+        if (mp_ring_tail(ring) != MP_LOAD_RELAXED(&ring->head)) return 1;
+    }
+    /* A peer that took messages makes room for what waits in the outbox. */
+    for (uint32_t to = 0; to < s->slots; to++) {
+        const mp_page *page = s->page;
+        if (page->outbox[to].tail == page->outbox[to].head && page->backlog[to].tail == page->backlog[to].head) continue;
+        mp_ring *ring = mp_ring_of(s, s->index, to);
+        if (MP_LOAD_ACQUIRE(&ring->head) != ring->reaped) return 1;
+    }
+    return MP_LOAD_ACQUIRE(&s->header->stop) != 0;
+}
+
+static inline void relax(void) {
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+int mp_park(mp_slot *s, uint64_t spin_ns, uint64_t timeout_ns) {
+    if (timeout_ns > MP_PARK_NS_MAX) timeout_ns = MP_PARK_NS_MAX;
+    if (timeout_ns == 0) return has_work(s);
+    uint64_t start = mp_now_ns();
+    if (spin_ns > timeout_ns) spin_ns = timeout_ns;
+    while (spin_ns) {
+        for (int i = 0; i < 16; i++) {
+            if (has_work(s)) return 1;
+            relax();
+        }
+        uint64_t spent = mp_now_ns() - start;
+        if (spent >= timeout_ns) return 0;
+        if (spent >= spin_ns) break;
+    }
+    _Atomic uint32_t *parked = &s->page->parked;
+    /* SYNC F: announced before the rings are read again; a producer that this reading misses will see it. */
+    MP_EXCHANGE_SEQ(parked, 1u);
+    if (has_work(s)) {
+        MP_STORE_RELAXED(parked, 0u);
+        return 1;
+    }
+    atomic_store_explicit(&s->page->idle_epoch, atomic_load_explicit(&s->page->idle_epoch, memory_order_relaxed) + 1,
+                          memory_order_release);
+    mp_count(s, MP_PARKS, 1);
+    struct timespec t = {.tv_sec = 0, .tv_nsec = (long)(timeout_ns)};
+    long rc = futex(parked, FUTEX_WAIT, 1, &t);
+    int error = rc < 0 ? errno : 0;
+    MP_STORE_RELAXED(parked, 0u);
+    if (error == EINTR) return -EINTR;
+    return error == ETIMEDOUT ? 0 : 1;
+}
+
+void mp_wake(mp_slot *s, uint32_t peer) {
+    _Atomic uint32_t *parked = &mp_page_of(s, peer)->parked;
+    /* SYNC F: after the tail store; if the slot announced itself before this, it is woken here. */
+    if (MP_EXCHANGE_SEQ(parked, 0u) == 1) {
+        futex(parked, FUTEX_WAKE, 1, NULL);
+        mp_count(s, MP_WAKES, 1);
+    }
+}
+
+void mp_wake_all(void *control) {
+    const mp_header *h = control;
+    for (uint32_t i = 0; i < h->limits.slots; i++) {
+        mp_page *page = (mp_page *)((uint8_t *)control + h->pages_at + (uint64_t)i * MP_ALIGN64(sizeof(mp_page)));
+        MP_EXCHANGE_SEQ(&page->parked, 0u);
+        futex(&page->parked, FUTEX_WAKE, 1, NULL);
+    }
+}

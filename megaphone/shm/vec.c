@@ -1,0 +1,31 @@
+#include "shm/vec.h"
+
+#define CAPACITY_MIN 8u
+
+int mp_vec_reserve(mp_slot *s, mp_vec *v, uint32_t entries, uint32_t entry_bytes) {
+    uint32_t end = mp_vec_end(v);
+    uint64_t need = (uint64_t)(end - v->head) + entries;
+    if (need <= v->capacity) return 0;
+    uint64_t capacity = v->capacity ? (uint64_t)v->capacity * 2 : CAPACITY_MIN;
+    while (capacity < need) capacity *= 2;
+    /* Positions are 32 bits wide: half of their range keeps "ahead of" and "behind" apart. */
+    if (capacity > UINT32_MAX / 2) return -ENOMEM;
+    uint64_t block = mp_block_alloc(s, capacity * entry_bytes);
+    if (!block) return -ENOMEM;
+    mp_vec grown = *v;
+    grown.block = block;
+    grown.capacity = (uint32_t)capacity;
+    for (uint32_t position = v->head; position != end;) {
+        /* Up to where the old storage wraps round; the new storage is a multiple of it and cannot wrap earlier. */
+        uint32_t run = v->capacity - (position & (v->capacity - 1));
+        if (run > end - position) run = end - position;
+        memcpy(mp_vec_entry(s, &grown, position, entry_bytes), mp_vec_entry(s, v, position, entry_bytes),
+               (size_t)run * entry_bytes);
+        position += run;
+    }
+    uint64_t old = v->block;
+    v->block = block;
+    v->capacity = (uint32_t)capacity;
+    mp_block_free(s, old);
+    return 0;
+}

@@ -1,0 +1,378 @@
+/* store.c - what is the same for every kind of store: layout, row addresses, scans, sums. */
+#include "state/store.h"
+
+#include "state/dense.h"
+#include "state/table.h"
+
+static inline mp_bin *mp_bin_at(const mp_slot *s, const mp_store *store, uint32_t bin_id) {
+    return mp_bins_of(s, store->keyed) + bin_id;
+}
+
+int mp_store_init(mp_store *store, const uint16_t *align) {
+    int dense = store->kind == MP_STORE_DENSE;
+    uint32_t width = store->key_bytes, at = 8;
+    if (store->bin_shift < 1 || store->bin_shift > MP_BIN_SHIFT_MAX || store->hash > MP_HASH_DENSE) return -EINVAL;
+    if (!store->columns || store->columns > MP_COLUMNS_MAX) return -EINVAL;
+    if (store->kind != MP_STORE_DENSE && store->kind != MP_STORE_TABLE) return -EINVAL;
+    if (dense && (store->hash != MP_HASH_DENSE || store->key_kind != MP_KEY_U64)) return -EINVAL;
+    if (store->key_kind == MP_KEY_U64) {
+        if (width != 1 && width != 2 && width != 4 && width != 8) return -EINVAL;
+    } else if (store->hash == MP_HASH_DENSE || store->key_kind > MP_KEY_BYTES ||
+               (store->key_kind == MP_KEY_FIXED) != (width != 0)) {
+        return -EINVAL;
+    }
+    if (dense) at = 0;
+    if (store->key_kind == MP_KEY_FIXED) at += width;
+    if (store->key_kind == MP_KEY_BYTES) at += 8;
+    at = (at + 7) & ~7u;
+    store->value_at = at;
+    for (uint32_t c = 0; c < store->columns; c++) {
+        uint32_t to = align[c];
+        if (!to || to > 8 || to & (to - 1)) return -EINVAL;
+        at = (at + to - 1) & ~(to - 1);
+        if (at + store->item_bytes[c] > sizeof store->fresh) return -EFBIG;
+        store->column_at[c] = (uint16_t)at;
+        at += store->item_bytes[c];
+    }
+    store->row_bytes = (at + 7) & ~7u;
+    store->chunk_shift = 0;
+    while ((2u << store->chunk_shift) * store->row_bytes <= 512) store->chunk_shift++;
+    return 0;
+}
+
+/* ---- rows by key ----------------------------------------------------------------------------------------------- */
+
+typedef struct mp_keys {
+    const void *data;
+    const uint32_t *offsets;
+    const uint64_t *hashes;
+} mp_keys;
+
+static inline mp_key mp_keys_at(const mp_store *store, const mp_keys *keys, uint64_t i) {
+    mp_key key = {0, NULL, 0};
+    if (store->key_kind == MP_KEY_U64) {
+        key.word = mp_key_at(keys->data, store->key_bytes, i);
+        return key;
+    }
+    key.length = keys->offsets ? keys->offsets[i + 1] - keys->offsets[i] : store->key_bytes;
+    key.bytes = (const uint8_t *)keys->data + (keys->offsets ? keys->offsets[i] : i * store->key_bytes);
+    if (keys->hashes && store->hash == MP_HASH_MIX)
+        key.word = keys->hashes[i];
+    else
+        key.word = mp_hash_mix_bytes(key.bytes, key.length);
+    return key;
+}
+
+static inline uint32_t mp_keys_bin(const mp_store *store, const mp_keys *keys, const mp_key *key, uint64_t i) {
+    if (keys->hashes) return mp_bin_of(keys->hashes[i], store->bin_shift);
+    if (store->key_kind == MP_KEY_U64)
+        return mp_bin_of(mp_hash_key(key->word, store->hash, store->bin_shift), store->bin_shift);
+    return mp_bin_of(store->hash == MP_HASH_MIX ? key->word : mp_hash_fnv_bytes(key->bytes, key->length),
+                     store->bin_shift);
+}
+
+MP_PREFETCHER mp_rows_prefetch(const mp_slot *s, const mp_store *store, const mp_bin *b, const mp_key *key) {
+    uint64_t at = store->kind == MP_STORE_DENSE ? key->word >> store->bin_shift
+                                                : mp_table_home(mp_table_place(store, key->word), b->capacity);
+    __builtin_prefetch(s->data + b->block[MP_BLOCK_TABLE] + at * store->row_bytes, 1);
+}
+
+static uint64_t mp_rows_pass(mp_slot *s, const mp_store *store, const mp_keys *keys, uint64_t n, int insert,
+                             uint64_t *rows, mp_outcome *why) {
+    uint32_t bin_ids[MP_WINDOW];
+    mp_key window[MP_WINDOW];
+    uint64_t ahead = 0;
+    for (uint64_t i = 0; i < n; i++) {
+        for (; ahead < n && ahead <= i + MP_AHEAD; ahead++) {
+            mp_key key = window[ahead % MP_WINDOW] = mp_keys_at(store, keys, ahead);
+            uint32_t bin_id = bin_ids[ahead % MP_WINDOW] = mp_keys_bin(store, keys, &key, ahead);
+            mp_rows_prefetch(s, store, mp_bin_at(s, store, bin_id), &key);
+        }
+        const mp_key *key = &window[i % MP_WINDOW];
+        uint32_t bin_id = bin_ids[i % MP_WINDOW];
+        mp_bin *b = mp_bin_at(s, store, bin_id);
+        uint64_t position = 0;
+        uint8_t *row = NULL;
+        why->bin_id = bin_id;
+        if (!mp_bin_mine(s, b)) return why->error = -EPERM, i;
+        if (store->kind == MP_STORE_DENSE) {
+            position = key->word >> store->bin_shift;
+            row = mp_dense_reach(s, store, b, position, insert, why);
+        } else {
+            row = mp_table_reach(s, store, b, key, insert, &position, why);
+        }
+        if (!row && why->error) return i;
+        rows[i] = row ? mp_row_address(bin_id, b, position) : MP_ROW_NONE;
+    }
+    return n;
+}
+
+uint64_t mp_store_rows(mp_slot *s, const mp_store *store, const void *keys, const uint32_t *offsets,
+                       const uint64_t *hashes, uint64_t n, int insert, uint64_t *rows, mp_outcome *why) {
+    mp_keys columns = {keys, offsets, hashes};
+    mp_outcome_clear(why);
+    if ((store->key_kind == MP_KEY_BYTES) != (offsets != NULL)) return why->error = -EINVAL, 0;
+    uint64_t done = mp_rows_pass(s, store, &columns, n, insert, rows, why);
+    if (insert && store->kind == MP_STORE_TABLE && why->rows_made + why->rows_moved) {
+        /* Growth moved rows while keys were being found: find them again, which moves nothing. */
+        mp_outcome again;
+        mp_outcome_clear(&again);
+        mp_rows_pass(s, store, &columns, done, 0, rows, &again);
+    }
+    return done;
+}
+
+/* ---- rows by address ------------------------------------------------------------------------------------------- */
+
+/* Where a row address points, or NULL with why->error: not resident, or not the row that it was. */
+static uint8_t *mp_row_of(mp_slot *s, const mp_store *store, uint64_t address, mp_outcome *why) {
+    uint64_t bin_id = address >> 44, position = address & 0xffffffff;
+    why->error = -ESTALE;
+    if (bin_id >> store->bin_shift) return NULL;
+    mp_bin *b = mp_bin_at(s, store, (uint32_t)bin_id);
+    why->bin_id = (uint32_t)bin_id;
+    if (!mp_bin_mine(s, b)) return why->error = -EPERM, NULL;
+    if (((address >> 32) & 0xfff) != (b->generation & 0xfff)) return NULL;
+    uint8_t *row = NULL;
+    if (store->kind == MP_STORE_TABLE) row = mp_table_at(s, store, b, position);
+    else if (position < b->capacity) row = mp_dense_reach(s, store, b, position, 0, why);
+    if (row) why->error = 0;
+    return row;
+}
+
+MP_PREFETCHER mp_row_prefetch(const mp_slot *s, const mp_store *store, uint64_t address) {
+    if (address >> 44 >> store->bin_shift) return;
+    const mp_bin *b = mp_bin_at(s, store, (uint32_t)(address >> 44));
+    uint64_t block = b->block[address & MP_OLD_ROW ? MP_BLOCK_OLD : MP_BLOCK_TABLE];
+    __builtin_prefetch(s->data + block + (address & 0x7fffffff) * store->row_bytes, 1);
+}
+
+uint64_t mp_store_gather(mp_slot *s, const mp_store *store, const uint64_t *rows, uint64_t n, uint32_t column, void *out,
+                         mp_outcome *why) {
+    mp_outcome_clear(why);
+    if (column >= store->columns) return why->error = -EINVAL, 0;
+    uint32_t at = store->column_at[column], bytes = store->item_bytes[column];
+    uint8_t *to = out;
+    uint64_t i = 0;
+    for (; i < n; i++, to += bytes) {
+        if (i + MP_AHEAD < n) mp_row_prefetch(s, store, rows[i + MP_AHEAD]);
+        const uint8_t *row = mp_row_of(s, store, rows[i], why);
+        if (!row) break;
+        if (bytes == 8) memcpy(to, row + at, 8);
+        else if (bytes == 4) memcpy(to, row + at, 4);
+        else memcpy(to, row + at, bytes);
+    }
+    mp_count(s, MP_COPIED_GATHER, i * bytes);
+    return i;
+}
+
+static inline void mp_row_put(uint8_t *to, const uint8_t *from, uint32_t bytes) {
+    (void)*(volatile uint8_t *)to;
+    if (bytes == 8) memcpy(to, from, 8);
+    else if (bytes == 4) memcpy(to, from, 4);
+    else memcpy(to, from, bytes);
+}
+
+uint64_t mp_store_put(mp_slot *s, const mp_store *store, const uint64_t *rows, uint64_t n, uint32_t column,
+                      const void *values, mp_outcome *why) {
+    mp_outcome_clear(why);
+    if (column >= store->columns) return why->error = -EINVAL, 0;
+    uint32_t at = store->column_at[column], bytes = store->item_bytes[column];
+    const uint8_t *from = values;
+    for (uint64_t i = 0; i < n; i++, from += bytes) {
+        if (i + MP_AHEAD < n) mp_row_prefetch(s, store, rows[i + MP_AHEAD]);
+        uint8_t *row = mp_row_of(s, store, rows[i], why);
+        if (!row) return i;
+        mp_bin *b = mp_bin_at(s, store, (uint32_t)(rows[i] >> 44));
+        if (store->kind == MP_STORE_DENSE) {
+            int was = mp_dense_zero(store, row);
+            mp_row_put(row + at, from, bytes);
+            b->live += (uint64_t)was - (uint64_t)mp_dense_zero(store, row);
+        } else {
+            mp_row_put(row + at, from, bytes);
+        }
+    }
+    return n;
+}
+
+uint64_t mp_store_remove(mp_slot *s, const mp_store *store, const uint64_t *rows, uint64_t n, mp_outcome *why) {
+    mp_outcome_clear(why);
+    if (store->kind != MP_STORE_TABLE) return why->error = -EINVAL, 0;
+    uint64_t i = 0;
+    for (; i < n; i++) {
+        if (i && rows[i] >= rows[i - 1]) {
+            why->error = -EINVAL;
+            break;
+        }
+        if (!mp_row_of(s, store, rows[i], why)) break;
+        mp_bin *b = mp_bin_at(s, store, (uint32_t)(rows[i] >> 44));
+        mp_table_remove(s, store, b, rows[i] & 0xffffffff);
+        if (i + 1 == n || rows[i + 1] >> 44 != rows[i] >> 44) b->generation++;
+    }
+    if (i < n && i && rows[i] >> 44 == rows[i - 1] >> 44)
+        mp_bin_at(s, store, (uint32_t)(rows[i] >> 44))->generation++;
+    return i;
+}
+
+/* ---- whole bins ------------------------------------------------------------------------------------------------ */
+
+/* The next live row of a bin: its word is the integer key or the tag; *position is for its address. */
+static uint8_t *mp_bin_next(mp_slot *s, const mp_store *store, uint32_t bin_id, uint64_t *cursor, uint64_t *position,
+                            uint64_t *word) {
+    mp_bin *b = mp_bin_at(s, store, bin_id);
+    uint8_t *row;
+    if (store->kind == MP_STORE_TABLE) {
+        row = mp_table_next(s, store, b, cursor, position);
+        if (row) *word = *(const uint64_t *)row;
+        return row;
+    }
+    row = mp_dense_next(s, store, b, cursor);
+    if (row) {
+        *position = (*cursor)++;
+        *word = *position << store->bin_shift | bin_id;
+    }
+    return row;
+}
+
+uint64_t mp_store_scan(mp_slot *s, const mp_store *store, uint32_t bin_id, uint64_t *cursor, uint64_t max, void *keys,
+                       uint32_t *offsets, uint8_t *bytes, uint64_t bytes_room, uint64_t *rows, mp_outcome *why) {
+    mp_bin *b = mp_bin_at(s, store, bin_id);
+    uint64_t count = 0, used = 0, position = 0, word = 0, before = *cursor, length;
+    mp_outcome_clear(why);
+    why->bin_id = bin_id;
+    if (bin_id >> store->bin_shift) return why->error = -EINVAL, 0;
+    if (!mp_bin_mine(s, b)) return why->error = -EPERM, 0;
+    if (offsets) offsets[0] = 0;
+    for (; count < max && *cursor != UINT64_MAX; before = *cursor) {
+        const uint8_t *row = mp_bin_next(s, store, bin_id, cursor, &position, &word);
+        if (!row) break;
+        if (store->key_kind == MP_KEY_U64) {
+            memcpy((uint8_t *)keys + count * store->key_bytes, &word, store->key_bytes);
+        } else {
+            const uint8_t *key = mp_table_key(s, store, b, row, position, &length);
+            if (store->key_kind == MP_KEY_FIXED) {
+                memcpy((uint8_t *)keys + count * length, key, length);
+            } else if (used + length > bytes_room) {
+                *cursor = before;
+                if (!count) {
+                    why->error = -ENOBUFS;
+                    why->bytes = length;
+                }
+                break;
+            } else {
+                memcpy(bytes + used, key, length);
+                used += length;
+                offsets[count + 1] = (uint32_t)used;
+            }
+        }
+        if (rows) rows[count] = mp_row_address(bin_id, b, position);
+        count++;
+    }
+    return count;
+}
+
+static uint64_t mp_item_word(const uint8_t *item, uint32_t bytes) {
+    uint64_t word = 0;
+    if (bytes > 8) return mp_hash_mix_bytes(item, bytes);
+    memcpy(&word, item, bytes);
+    return word;
+}
+
+uint64_t mp_store_checksum_bin(mp_slot *s, const mp_store *store, uint32_t bin_id) {
+    uint64_t sum = 0, cursor = 0, position, word = 0;
+    if (bin_id >> store->bin_shift || !mp_bin_mine(s, mp_bin_at(s, store, bin_id))) return 0;
+    const uint8_t *row;
+    while (cursor != UINT64_MAX && (row = mp_bin_next(s, store, bin_id, &cursor, &position, &word))) {
+        uint64_t hash = store->key_kind == MP_KEY_U64 ? mp_hash_mix(word) : word;
+        uint64_t any = 0;
+        for (uint32_t c = 0; c < store->columns; c++) {
+            const uint8_t *item = row + store->column_at[c];
+            uint64_t value = mp_item_word(item, store->item_bytes[c]);
+            for (uint32_t j = 0; j < store->item_bytes[c]; j++) any |= item[j];
+            hash = mp_hash_mix(hash ^ value);
+        }
+        if (any) sum += hash;
+    }
+    return sum;
+}
+
+uint64_t mp_store_checksum(mp_slot *s, const mp_store *store) {
+    uint64_t sum = 0;
+    for (uint32_t bin_id = 0; bin_id < 1u << store->bin_shift; bin_id++) sum += mp_store_checksum_bin(s, store, bin_id);
+    return sum;
+}
+
+uint64_t mp_store_live_bin(mp_slot *s, const mp_store *store, uint32_t bin_id) {
+    if (bin_id >> store->bin_shift) return 0;
+    mp_bin *b = mp_bin_at(s, store, bin_id);
+    return mp_bin_mine(s, b) ? b->live : 0;
+}
+
+uint64_t mp_store_live(mp_slot *s, const mp_store *store) {
+    uint64_t sum = 0;
+    for (uint32_t bin_id = 0; bin_id < 1u << store->bin_shift; bin_id++) sum += mp_store_live_bin(s, store, bin_id);
+    return sum;
+}
+
+int mp_store_reserve(mp_slot *s, const mp_store *store, uint32_t bin_id, uint64_t keys, mp_outcome *why) {
+    mp_outcome_clear(why);
+    why->bin_id = bin_id;
+    if (bin_id >> store->bin_shift) return why->error = -EINVAL;
+    mp_bin *b = mp_bin_at(s, store, bin_id);
+    if (!mp_bin_mine(s, b)) return why->error = -EPERM;
+    if (store->kind == MP_STORE_DENSE) return mp_dense_reserve(s, store, b, keys, why);
+    return mp_table_reserve(s, store, b, keys, why);
+}
+
+int mp_store_settle(mp_slot *s, const mp_store *store, uint32_t bin_id, uint64_t rows, mp_outcome *why) {
+    mp_outcome_clear(why);
+    why->bin_id = bin_id;
+    if (bin_id >> store->bin_shift) return why->error = -EINVAL;
+    mp_bin *b = mp_bin_at(s, store, bin_id);
+    if (!mp_bin_mine(s, b)) return why->error = -EPERM;
+    if (!(b->flags & (MP_BIN_GROWING | MP_BIN_FILLING))) return 0;
+    if (store->kind == MP_STORE_DENSE) mp_dense_sweep(s, store, b, rows, why);
+    else mp_table_sweep(s, store, b, rows, why);
+    return why->error ? why->error : (b->flags & (MP_BIN_GROWING | MP_BIN_FILLING)) != 0;
+}
+
+void mp_bin_clear(mp_slot *s, mp_bin *b) {
+    for (uint32_t i = 0; i < MP_BIN_BLOCKS; i++) {
+        if (b->block[i]) mp_block_free(s, b->block[i]);
+        b->block[i] = 0;
+    }
+    b->flags = 0;
+    b->live = b->capacity = b->old_capacity = b->old_cursor = b->arena_used = 0;
+    b->pending_count = b->pending_capacity = 0;
+    b->pending_time = MP_NEVER;
+    b->generation++;
+}
+
+uint64_t mp_bin_bytes(const mp_slot *s, const mp_bin *b) {
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < MP_BIN_BLOCKS; i++)
+        if (b->block[i]) bytes += mp_block_bytes(s, b->block[i]);
+    return bytes;
+}
+
+int mp_store_adopt(mp_slot *s, const mp_store *store, uint32_t bin_id) {
+    if (bin_id >> store->bin_shift) return -EINVAL;
+    mp_bin *b = mp_bin_at(s, store, bin_id);
+    if (!b->capacity && !b->pending_count) b->pending_time = MP_NEVER; /* a directory begins as zeros */
+    b->generation++;
+    MP_STORE_RELAXED(&b->owner, s->index);
+    MP_STORE_RELAXED(&b->resident, 1u);
+    return 0;
+}
+
+int mp_store_clear(mp_slot *s, const mp_store *store, uint32_t bin_id) {
+    if (bin_id >> store->bin_shift) return -EINVAL;
+    mp_bin *b = mp_bin_at(s, store, bin_id);
+    if (!mp_bin_mine(s, b)) return -EPERM;
+    mp_bin_clear(s, b);
+    return 0;
+}
+
+uint64_t mp_store_bytes(mp_slot *s, const mp_store *store, uint32_t bin_id) {
+    return bin_id >> store->bin_shift ? 0 : mp_bin_bytes(s, mp_bin_at(s, store, bin_id));
+}

@@ -1,0 +1,221 @@
+"""What the state of an operator is: a declaration, given as ``state=``, the same for all its bins.
+
+::
+
+    DenseArray("u8")                                       a row per small integer, zero until written
+    HashTable("u8", {"count": "u8", "sum": "f8"})          a row per key, made when the key is first seen
+    HashTable("bytes", {"count": "u8"})                    keys of any length
+
+A declaration is frozen and checked when it is made.  It holds nothing: rows lie in blocks of shared memory that belong
+to bins (``store.h``), and a fold reaches them through the ``StoreAccess`` that it is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Final
+
+import numpy as np
+
+from megaphone._core import ffi, lib
+from megaphone.dataflow.hashing import INTEGER_KINDS, hash_number
+from megaphone.errors import UsageError
+
+BYTES: Final = "bytes"
+COLUMNS_MAX: Final = 16
+ROW_BYTES_MAX: Final = 512
+ALIGNMENT_MAX: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """What dense arrays and hash tables have in common; make one of those.
+
+    Attributes:
+        columns: name to dtype of the values of a row, in the order in which they lie.
+        key: dtype of the keys, None for bytes of any length.
+        default: one record of ``columns``: what a new row holds.
+    """
+
+    columns: dict[str, np.dtype[Any]] = field(hash=False)
+    key: np.dtype[Any] | None
+    default: np.ndarray[Any, Any] = field(hash=False, compare=False, repr=False)
+
+    kind: ClassVar[int]
+    noun: ClassVar[str]
+
+    @property
+    def key_kind(self) -> int:
+        """How the C core holds the keys: as integers, by their fixed width, or as bytes."""
+        if self.key is None:
+            return int(lib.MP_KEY_BYTES)
+        is_integer = self.key.kind in INTEGER_KINDS and self.key.itemsize in (1, 2, 4, 8)
+        return int(lib.MP_KEY_U64 if is_integer else lib.MP_KEY_FIXED)
+
+    def column_index(self, name: str) -> int:
+        """Return the number of a value column.
+
+        Raises:
+            UsageError: there is none of that name; the message lists those that there are.
+        """
+        try:
+            return list(self.columns).index(name)
+        except ValueError:
+            message = f"{self.noun} has no column {name!r}: it has {', '.join(self.columns)}"
+            raise UsageError(message) from None
+
+    def struct(self, keyed: int, bin_shift: int, hash_name: str) -> Any:  # noqa: ANN401 - a cffi struct
+        """Return the C core's ``mp_store`` for one stateful operator.
+
+        Args:
+            keyed: number of the operator among the stateful ones.
+            bin_shift: log2 of its bins, 1 ... 20.
+            hash_name: the hash that routes to its bins.
+
+        Raises:
+            UsageError: the hash does not fit the store, or a row is too long.
+        """
+        store = ffi.new("mp_store *")
+        store.keyed, store.bin_shift, store.hash = keyed, bin_shift, hash_number(hash_name, bin_shift)
+        store.kind, store.key_kind = self.kind, self.key_kind
+        store.key_bytes = self.key.itemsize if self.key is not None else 0
+        store.columns = len(self.columns)
+        for index, dtype in enumerate(self.columns.values()):
+            store.item_bytes[index] = dtype.itemsize
+            store.is_float[index] = dtype.kind == "f"
+        aligns = [min(dtype.alignment, ALIGNMENT_MAX) for dtype in self.columns.values()]
+        failed = lib.mp_store_init(store, ffi.new("uint16_t[]", aligns))
+        if failed == -_EFBIG:
+            message = f"{self.noun}: a row has more than {ROW_BYTES_MAX} bytes: use fewer or narrower columns"
+            raise UsageError(message)
+        if failed:
+            need = "'dense'" if self.kind == lib.MP_STORE_DENSE else "'mix' or 'fnv'"
+            message = f"{self.noun} cannot be routed by the hash {hash_name!r}: use {need}"
+            raise UsageError(message)
+        for index, name in enumerate(self.columns):
+            at = store.column_at[index] - store.value_at
+            for offset, byte in enumerate(self.default[name].tobytes()):
+                store.fresh[at + offset] = byte
+        return store
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class DenseArray(Store):
+    """An array per bin: for keys that are small integers, nearly all of which occur.
+
+    The fastest store there is, and 8 bytes a key for a count: key ``k`` is row ``k >> bin_shift`` of its bin. The
+    memory that it takes goes with the largest key, not with the number of keys. Bins are chosen by the hash ``dense``.
+
+    Args:
+        values: dtype of the one column, called ``value``, or a mapping of names to dtypes.
+        key: dtype of the keys, an integer one.
+
+    Raises:
+        UsageError: a dtype that cannot lie in shared memory, or keys that are no integers.
+
+    >>> DenseArray({"count": "u8"}).columns
+    {'count': dtype('uint64')}
+    """
+
+    kind: ClassVar[int] = int(lib.MP_STORE_DENSE)
+    noun: ClassVar[str] = "a DenseArray"
+
+    def __init__(self, values: Any = "u8", key: Any = "u8") -> None:  # noqa: ANN401 - numpy's own input type is Any
+        columns = _checked_columns(self.noun, values if isinstance(values, Mapping) else {"value": values})
+        key_dtype = _checked_key(self.noun, key)
+        if key_dtype is None or key_dtype.kind not in INTEGER_KINDS:
+            message = f"{self.noun} is indexed by integers, not by keys of {key!r}: use a HashTable"
+            raise UsageError(message)
+        _set(self, columns, key_dtype, {})
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class HashTable(Store):
+    """A hash table per bin: for keys of any kind, a row of columns each.
+
+    16 bytes a key for a count under an integer key, at a load between 5/16 and 5/8.
+
+    Args:
+        key: dtype of the keys, or ``"bytes"`` for keys of any length.
+        values: a mapping of names to dtypes, or one dtype, whose column is called ``value``.
+        default: what a new row holds in columns that it names; the others begin with zeros.
+
+    Raises:
+        UsageError: a dtype that cannot lie in shared memory or be compared by its bits, or a default that does not
+            fit its column.
+
+    >>> HashTable("bytes", {"count": "u8"}).key is None
+    True
+    """
+
+    kind: ClassVar[int] = int(lib.MP_STORE_TABLE)
+    noun: ClassVar[str] = "a HashTable"
+
+    def __init__(self, key: Any, values: Any = "u8", default: Mapping[str, Any] | None = None) -> None:  # noqa: ANN401
+        columns = _checked_columns(self.noun, values if isinstance(values, Mapping) else {"value": values})
+        _set(self, columns, _checked_key(self.noun, key), dict(default or {}))
+
+
+_EFBIG = 27
+
+
+def _set(store: Store, columns: dict[str, np.dtype[Any]], key: np.dtype[Any] | None, default: dict[str, Any]) -> None:
+    if unknown := default.keys() - columns.keys():
+        message = f"{store.noun}: a default for {', '.join(sorted(unknown))}, which is no column of it"
+        raise UsageError(message)
+    fresh = np.zeros((), dtype=list(columns.items()))
+    for name, value in default.items():
+        try:
+            fresh[name] = value
+        except (TypeError, ValueError, OverflowError):
+            message = f"{store.noun}: the default {value!r} of column {name!r} is no {columns[name]}"
+            raise UsageError(message) from None
+    fresh.setflags(write=False)
+    object.__setattr__(store, "columns", columns)
+    object.__setattr__(store, "key", key)
+    object.__setattr__(store, "default", fresh)
+
+
+def _checked(noun: str, what: str, dtype: Any) -> np.dtype[Any]:  # noqa: ANN401 - numpy's own input type is Any
+    try:
+        result: np.dtype[Any] = np.dtype(dtype)
+    except TypeError:
+        message = f"{noun}: {what} has no dtype that numpy knows, {dtype!r}: use e.g. 'u8' or 'f8'"
+        raise UsageError(message) from None
+    if dtype is None or result.hasobject or result.itemsize == 0 or result.subdtype is not None:
+        message = f"{noun}: {what} has dtype {dtype!r}, which has no fixed width: use a number or e.g. 'S16'"
+        raise UsageError(message)
+    if not result.isnative:
+        message = (
+            f"{noun}: {what} has dtype {result.str!r}, of the other byte order: use {result.newbyteorder('=').str!r}"
+        )
+        raise UsageError(message)
+    return result
+
+
+def _checked_columns(noun: str, values: Mapping[str, Any]) -> dict[str, np.dtype[Any]]:
+    if not 0 < len(values) <= COLUMNS_MAX:
+        message = f"{noun} with {len(values)} columns: give it 1 to {COLUMNS_MAX}"
+        raise UsageError(message)
+    columns = {name: _checked(noun, f"column {name!r}", dtype) for name, dtype in values.items()}
+    row_bytes = sum(dtype.itemsize for dtype in columns.values())
+    if row_bytes > ROW_BYTES_MAX:
+        message = f"{noun}: a row of {row_bytes} bytes, at most {ROW_BYTES_MAX} are possible: use narrower columns"
+        raise UsageError(message)
+    return columns
+
+
+def _checked_key(noun: str, key: Any) -> np.dtype[Any] | None:  # noqa: ANN401 - numpy's own input type is Any
+    if key is bytes or (isinstance(key, str) and key == BYTES):
+        return None
+    result = _checked(noun, "the key", key)
+    if result.kind in "fc" or (result.names and result.itemsize != _packed_bytes(result)):
+        message = f"{noun}: keys of dtype {result}: equal keys must have equal bits; convert them to integers or 'S16'"
+        raise UsageError(message)
+    return result
+
+
+def _packed_bytes(dtype: np.dtype[Any]) -> int:
+    """Return the bytes of a structured dtype without the gaps that alignment leaves, whose content is anybody's."""
+    return sum(dtype[name].itemsize for name in dtype.names or ())

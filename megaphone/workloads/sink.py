@@ -1,0 +1,47 @@
+"""The end of a word count: takes (key, running count), sums them up in C, and shows how far time has come."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from megaphone._core import ffi, lib
+from megaphone.dataflow.operators.probe import Probe
+
+if TYPE_CHECKING:
+    from megaphone.dataflow.stream import Stream
+    from megaphone.dataflow.worker import Worker
+
+
+class Sink(Probe):
+    """A probe that counts what passes and checks it by a sum that depends on the pairs alone.
+
+    Attributes:
+        from_time: outputs of earlier times (loading) are let go unseen.
+    """
+
+    def __init__(self, stream: Stream, name: str = "sink", from_time: int = 1) -> None:
+        super().__init__(stream, name)
+        self.from_time = from_time
+        self._sum = ffi.new("uint64_t[2]")
+
+    def setup(self, worker: Worker) -> None:
+        """Remember the slot."""
+        super().setup(worker)
+        self._slot_worker = worker
+
+    def activate(self) -> None:
+        """Add up what has arrived and let it go."""
+        worker = self._slot_worker
+        rc = lib.mp_word_sink(worker.slot, self.port.location, self.port.schema.c, self.from_time, self._sum)
+        if rc < 0:
+            worker.check(rc)
+
+    @property
+    def records(self) -> int:
+        """Outputs that have passed on this worker."""
+        return int(self._sum[0])
+
+    @property
+    def checksum(self) -> int:
+        """Their sum, modulo 2**64; those of all workers add up."""
+        return int(self._sum[1])

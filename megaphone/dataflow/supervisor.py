@@ -290,9 +290,12 @@ class Supervisor:
         self._forget_fd(child.pidfd)
         os.close(child.pidfd)
         child.pidfd = -1
-        # What it wrote last is still on its way, and may say why.
-        while child.reader.fd in self._handlers and not child.reader.waiting:
+        # What it wrote last lies in the socket: its result, or why it ended.  Both ends may be told by one look of
+        # poll's, this one first, so the socket is read here whatever the look before it had found.
+        while child.reader.fd in self._handlers:
             self._on_socket(child)
+            if child.reader.waiting:  # an heir of the descriptor keeps it open
+                break
         for _, forwarder in child.streams:
             forwarder.drain()
             self._forget_fd(forwarder.fd)

@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from megaphone.dataflow.execute import Running, execute
+from megaphone.dataflow.supervisor import Supervisor
 from megaphone.errors import GraphError, UsageError
 from tests.process import programs
 
@@ -113,6 +114,18 @@ def test_large_arrays_come_back_whole_and_writable() -> None:
         assert returned["worker"] == index
         assert np.array_equal(returned["numbers"], np.arange(3_000_000, dtype=np.uint64) + index)
         assert returned["numbers"].flags.writeable
+
+
+def test_a_result_counts_when_the_parent_learns_of_it_and_of_the_end_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    say_over = Supervisor._stop
+
+    def say_over_and_see_nothing_until_all_have_ended(supervisor: Supervisor, why: int) -> None:
+        say_over(supervisor, why)
+        for child in supervisor.children:
+            os.waitid(os.P_PIDFD, child.pidfd, os.WEXITED | os.WNOWAIT)
+
+    monkeypatch.setattr(Supervisor, "_stop", say_over_and_see_nothing_until_all_have_ended)
+    assert execute(programs.exchange, 3, programs.ten_rounds, memory="16M").returned == [0, 1, 2]
 
 
 def test_what_cannot_be_pickled_is_refused_with_the_name_of_who_returned_it() -> None:

@@ -1,4 +1,4 @@
-"""What every test session has: hypothesis profiles, and the promise that nothing is left behind.
+"""What every test session has: hypothesis profiles, a watch over skips, the promise that nothing is left behind.
 
 Processes that a test starts inherit an environment variable of this session, so that one whose parent was killed on
 purpose, and which is therefore nobody's child any more, is found as well.
@@ -16,6 +16,8 @@ from typing import TypeVar
 import psutil
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests import skips
 
 SHM_FOLDER = Path("/dev/shm")
 SHM_NAME_PART = "megaphone"
@@ -38,6 +40,10 @@ for name, examples in (("fast", 15), ("ci", 60), ("thorough", 1000)):
         suppress_health_check=[HealthCheck.too_slow],
     )
 settings.load_profile(os.environ.get(PROFILE_VARIABLE, "ci"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(skips.SkipWatch(skips.allowed_reasons(skips.FILE.read_text())))
 
 
 def shared_memory_names() -> list[str]:

@@ -31,7 +31,7 @@ DEMO_SMALL_ARGS = word-count --text $(STDLIB)/json -w 2 --demo
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv build demo demo-small test lint type pytest stress bench bench-smoke check wheel-check clean
+.PHONY: help venv build demo demo-small test lint type pytest stress bench bench-against bench-smoke check wheel-check clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -77,6 +77,9 @@ stress: build ## real processes for minutes; the seed is printed
 bench: build ## the first marks in turns with a plain numpy ring, and what a hand-over costs; on a quiet machine
 	$(PY) -m megaphone.bench.first_marks
 	$(PY) -m megaphone.bench.handover
+
+bench-against: build ## this tree in turns with another commit: make bench-against REF=HEAD~1
+	$(PY) -m megaphone.bench.against $(or $(REF),HEAD~1)
 
 bench-smoke: build ## the benchmarks at a small size, so that they cannot rot; the figures mean nothing
 	$(PY) -m megaphone.bench.first_marks --repeat 1 --seconds 1

@@ -22,10 +22,24 @@
 #include <string.h>
 
 #ifdef MP_MODEL
-void mp_model_point(const void *word, int is_write);
-#define MP_POINT(p, w) mp_model_point((p), (w))
+/* A point lies before each access; one more lies behind each access that publishes, so that what the code does next
+ * with words that have no macro of their own (cells, columns, blocks) is a step of its own as well. */
+void mp_model_point(const volatile void *word, uint32_t bytes, int is_write, const char *function, int line);
+void mp_model_after(const volatile void *word, uint32_t bytes, const char *function, int line);
+#define MP_POINT(p, w) mp_model_point((p), sizeof *(p), (w), __func__, __LINE__)
+#define MP_AFTER(p) mp_model_after((p), sizeof *(p), __func__, __LINE__)
+#define MP_THEN(p, result)                                                                                             \
+    ({                                                                                                                 \
+        __auto_type mp_result = (result);                                                                              \
+        MP_AFTER(p);                                                                                                   \
+        mp_result;                                                                                                     \
+    })
+#define MP_RING_CELLS_MIN 16u /* eight of them for data: a full ring is a few messages away */
 #else
 #define MP_POINT(p, w) ((void)0)
+#define MP_AFTER(p) ((void)0)
+#define MP_THEN(p, result) (result)
+#define MP_RING_CELLS_MIN 64u
 #endif
 
 /* Relaxed accesses are for words with a single writer read by that writer, or for statistics. */
@@ -33,13 +47,16 @@ void mp_model_point(const void *word, int is_write);
 #define MP_LOAD_ACQUIRE(p) (MP_POINT(p, 0), atomic_load_explicit((p), memory_order_acquire))
 #define MP_LOAD_SEQ(p) (MP_POINT(p, 0), atomic_load_explicit((p), memory_order_seq_cst))
 #define MP_STORE_RELAXED(p, v) (MP_POINT(p, 1), atomic_store_explicit((p), (v), memory_order_relaxed))
-#define MP_STORE_RELEASE(p, v) (MP_POINT(p, 1), atomic_store_explicit((p), (v), memory_order_release))
-#define MP_EXCHANGE_SEQ(p, v) (MP_POINT(p, 1), atomic_exchange_explicit((p), (v), memory_order_seq_cst))
-#define MP_ADD_SEQ(p, v) (MP_POINT(p, 1), atomic_fetch_add_explicit((p), (v), memory_order_seq_cst))
-#define MP_OR_SEQ(p, v) (MP_POINT(p, 1), atomic_fetch_or_explicit((p), (v), memory_order_seq_cst))
+#define MP_STORE_RELEASE(p, v)                                                                                         \
+    (MP_POINT(p, 1), atomic_store_explicit((p), (v), memory_order_release), MP_AFTER(p))
+#define MP_EXCHANGE_SEQ(p, v)                                                                                          \
+    (MP_POINT(p, 1), MP_THEN(p, atomic_exchange_explicit((p), (v), memory_order_seq_cst)))
+#define MP_ADD_SEQ(p, v) (MP_POINT(p, 1), MP_THEN(p, atomic_fetch_add_explicit((p), (v), memory_order_seq_cst)))
+#define MP_OR_SEQ(p, v) (MP_POINT(p, 1), MP_THEN(p, atomic_fetch_or_explicit((p), (v), memory_order_seq_cst)))
 #define MP_CAS(p, expected, v)                                                                                         \
-    (MP_POINT(p, 1), atomic_compare_exchange_strong_explicit((p), (expected), (v), memory_order_acq_rel,               \
-                                                             memory_order_acquire))
+    (MP_POINT(p, 1),                                                                                                   \
+     MP_THEN(p, atomic_compare_exchange_strong_explicit((p), (expected), (v), memory_order_acq_rel,                    \
+                                                        memory_order_acquire)))
 
 #define MP_LINE 64u
 #define MP_ALIGN64(n) (((uint64_t)(n) + 63u) & ~(uint64_t)63u)

@@ -38,7 +38,7 @@ uint64_t mp_control_bytes(const mp_limits *limits) {
 
 int mp_control_init(void *control, const mp_limits *l) {
     if (l->slots == 0 || l->slots > MP_SLOTS_MAX || l->keyed > 16) return -EINVAL;
-    if (l->ring_cells < 64 || (l->ring_cells & (l->ring_cells - 1))) return -EINVAL;
+    if (l->ring_cells < MP_RING_CELLS_MIN || (l->ring_cells & (l->ring_cells - 1))) return -EINVAL;
     if (l->chunk_bytes < 4 * l->slab_bytes || (l->chunk_bytes & (l->chunk_bytes - 1))) return -EINVAL;
     mp_header *h = control;
     h->limits = *l;

@@ -8,6 +8,20 @@
 
 #include "shm/ring.h"
 
+#ifdef MP_MODEL
+/* Waiting is for a wake-up alone: a time-out would rescue whoever lost one. Time stands still. */
+long mp_model_futex_wait(_Atomic uint32_t *word, uint32_t value);
+long mp_model_futex_wake(_Atomic uint32_t *word);
+
+uint64_t mp_now_ns(void) { return 0; }
+
+void mp_yield(void) {}
+
+static long futex(_Atomic uint32_t *word, int op, uint32_t value, const struct timespec *timeout) {
+    (void)timeout;
+    return op == FUTEX_WAIT ? mp_model_futex_wait(word, value) : mp_model_futex_wake(word);
+}
+#else
 uint64_t mp_now_ns(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
@@ -19,6 +33,7 @@ void mp_yield(void) { sched_yield(); }
 static long futex(_Atomic uint32_t *word, int op, uint32_t value, const struct timespec *timeout) {
     return syscall(SYS_futex, (uint32_t *)word, op, value, timeout, NULL, 0);
 }
+#endif
 
 static int has_work(const mp_slot *s) {
     for (uint32_t from = 0; from < s->slots; from++) {

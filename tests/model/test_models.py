@@ -1,0 +1,33 @@
+"""Every interleaving, and every crash, of a few processes that run the C core that ships: see engine.h.
+
+A model's name is its rule; the file of that name says how it is checked and what would break it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+# States are counted, so that a model whose processes are stuck from the start does not pass for one that holds.
+SMALL = {
+    "parking": 500,
+}
+LARGE: dict[str, int] = {}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_every_interleaving_keeps_the_rules_of(name: str, check: Callable[..., int]) -> None:
+    assert check(name) >= SMALL[name]
+
+
+@pytest.mark.stress
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("name", LARGE)
+def test_every_interleaving_of_a_larger_world_keeps_the_rules_of(name: str, check: Callable[..., int]) -> None:
+    assert check(name, seconds_max=3500.0) >= LARGE[name]
+
+
+def test_every_model_has_its_line_here(programs: dict[str, Path]) -> None:
+    assert set(programs) == SMALL.keys() | LARGE.keys()

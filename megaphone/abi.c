@@ -1,9 +1,6 @@
 #include "abi.h"
 
-/* The tests in C compile this file without the Python builder and have no use for either value. */
-#ifndef MP_SOURCE_HASH
-#define MP_SOURCE_HASH 0
-#endif
+/* The tests in C compile this file without the Python builder and have no use for the value. */
 #ifndef MP_EXTRA_CFLAGS
 #define MP_EXTRA_CFLAGS ""
 #endif

@@ -154,6 +154,15 @@ class Operator:
         """Run one activation: take what has arrived, send, publish."""
         raise NotImplementedError  # pragma: no cover - every operator has its own
 
+    def port_names(self) -> list[str]:
+        """Return what tools call its ports, inputs first; in the order of their locations."""
+        inputs = ["in"] if len(self.inputs) == 1 else [f"in{number}" for number in range(len(self.inputs))]
+        return inputs + (["out"] if len(self.outputs) == 1 else [f"out{n}" for n in range(len(self.outputs))])
+
+    def about(self) -> dict[str, Any]:
+        """Return what tools that look at a run from outside are told about it, as plain data; see about.py."""
+        return {}
+
     def describe(self) -> str:
         """Return what must be equal on all workers."""
         inputs = [f"{p.source.operator.name}:{p.source.operator.outputs.index(p.source)}:{p.pact.describe()}"

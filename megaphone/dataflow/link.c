@@ -265,6 +265,7 @@ void mp_begin(mp_slot *s, const uint32_t *ports, uint32_t port_count) {
     if (!(seq & 1)) MP_STORE_RELEASE(&page->activation_seq, seq + 1);
     mp_frontiers_refresh(s);
     s->taken_count = 0;
+    page->ports_now = port_count;
     if (port_count) {
         page->operator_now = ports[0];
         page->time_now = s->frontier[ports[0]];

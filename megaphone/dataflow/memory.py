@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from megaphone._core import ffi, lib
+from megaphone.dataflow.about import about_run
 from megaphone.dataflow.graph import Graph
 from megaphone.errors import InternalError
 from megaphone.shm.limits import Limits
@@ -51,6 +52,8 @@ class RunMemory:
             c.bin_shift[index] = bin_shift
         data_region = Region.create(limits.memory_bytes, "data")
         try:
+            about = about_run(graph, data_region.fd)
+            c.about_bytes = len(about)
             control_region = Region.create(int(lib.mp_control_bytes(c)), "control")
         except BaseException:
             data_region.close()
@@ -64,6 +67,8 @@ class RunMemory:
                 ffi.cast("uint32_t *", graph.path_from.ctypes.data),
                 ffi.cast("uint64_t *", graph.path_step.ctypes.data),
             )
+        if rc == 0:
+            rc = lib.mp_control_set_about(memory.control, about, len(about))
         if rc:
             memory.close()
             message = f"the control region refuses its layout ({rc}): {limits}"

@@ -63,7 +63,7 @@ void mp_model_after(const volatile void *word, uint32_t bytes, const char *funct
 #define MP_NO_PORT UINT32_MAX
 #define MP_NEVER UINT64_MAX /* the empty frontier; also "no time" */
 #define MP_MAGIC 0x31656e6f68706d67ull
-#define MP_ABI 1u
+#define MP_ABI 2u
 
 #define MP_SLOTS_MAX 64u
 #define MP_COLUMNS_MAX 16u
@@ -82,6 +82,7 @@ typedef struct mp_limits {            /* what the parent decides before anything
     uint32_t locations;               /* ports of the dataflow, inputs and outputs */
     uint32_t keyed;                   /* stateful operators */
     uint32_t paths;                   /* entries of the path summary table */
+    uint32_t about_bytes;             /* of the text that says what the numbers mean */
     uint32_t bin_shift[16];           /* of each stateful operator */
 } mp_limits;
 
@@ -147,7 +148,7 @@ typedef struct mp_header {
     mp_limits limits;
     uint64_t control_bytes;
     uint64_t pages_at, rings_at, ring_stride, refs_at, xfer_at, chunks_at, credit_at;
-    uint64_t locations_at, queues_at, backlog_at, keyed_at, bins_at[16], paths_at, path_index_at;
+    uint64_t locations_at, queues_at, keyed_at, bins_at[16], paths_at, path_index_at, about_at;
     uint32_t chunks, slabs;
     _Alignas(64) _Atomic uint64_t committed_bytes; /* sum over chunks; statistics and the limit */
     _Alignas(64) _Atomic uint32_t stop;            /* 0 run; 1 the run is over or failed: leave */
@@ -189,6 +190,7 @@ typedef struct mp_page { /* one slot; single writer unless said */
     uint32_t incarnation;
     _Atomic uint32_t state; /* MP_STATE_* */
     uint32_t operator_now;  /* location of the operator that is scheduled, for error messages */
+    uint32_t ports_now;     /* inputs of the activation that was begun last; 0: the main program's */
     uint64_t time_now;
     _Alignas(64) _Atomic uint32_t parked; /* 1: waits in the kernel or is about to; written by waker too */
     _Alignas(64) _Atomic uint64_t idle_epoch; /* rises each time the slot finds nothing to do and parks */

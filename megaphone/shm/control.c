@@ -2,6 +2,8 @@
 
 #include <stdlib.h>
 
+#include "abi.h"
+
 static uint64_t place(uint64_t *at, uint64_t bytes) {
     uint64_t here = *at;
     *at += MP_ALIGN64(bytes);
@@ -27,6 +29,7 @@ static uint64_t lay_out(const mp_limits *l, mp_header *h) {
     for (uint32_t k = 0; k < l->keyed && k < 16; k++) h->bins_at[k] = place(&at, 128ull << l->bin_shift[k]);
     h->path_index_at = place(&at, ((uint64_t)l->locations + 1) * 4);
     h->paths_at = place(&at, (uint64_t)l->paths * sizeof(mp_path));
+    h->about_at = place(&at, l->about_bytes);
     return (at + 4095) & ~4095ull;
 }
 
@@ -36,10 +39,14 @@ uint64_t mp_control_bytes(const mp_limits *limits) {
     return lay_out(limits, &h);
 }
 
+static int limits_are_possible(const mp_limits *l) {
+    if (l->slots == 0 || l->slots > MP_SLOTS_MAX || l->keyed > 16) return 0;
+    if (l->ring_cells < MP_RING_CELLS_MIN || (l->ring_cells & (l->ring_cells - 1))) return 0;
+    return l->slab_bytes && l->chunk_bytes >= 4 * l->slab_bytes && !(l->chunk_bytes & (l->chunk_bytes - 1));
+}
+
 int mp_control_init(void *control, const mp_limits *l) {
-    if (l->slots == 0 || l->slots > MP_SLOTS_MAX || l->keyed > 16) return -EINVAL;
-    if (l->ring_cells < MP_RING_CELLS_MIN || (l->ring_cells & (l->ring_cells - 1))) return -EINVAL;
-    if (l->chunk_bytes < 4 * l->slab_bytes || (l->chunk_bytes & (l->chunk_bytes - 1))) return -EINVAL;
+    if (!limits_are_possible(l)) return -EINVAL;
     mp_header *h = control;
     h->limits = *l;
     h->control_bytes = lay_out(l, h);
@@ -50,13 +57,41 @@ int mp_control_init(void *control, const mp_limits *l) {
             ((mp_times *)((uint8_t *)control + h->locations_at))[(uint64_t)i * 2 * l->locations + j].least = MP_NEVER;
     }
     h->abi = MP_ABI;
+    h->source_hash = (uint32_t)MP_SOURCE_HASH;
     h->magic = MP_MAGIC;
     return 0;
 }
 
+int mp_control_is_one(const void *control) { return ((const mp_header *)control)->magic == MP_MAGIC; }
+
 int mp_control_check(const void *control) {
     const mp_header *h = control;
-    return h->magic == MP_MAGIC && h->abi == MP_ABI ? 0 : -EPROTO;
+    return h->magic == MP_MAGIC && h->abi == MP_ABI && h->source_hash == (uint32_t)MP_SOURCE_HASH ? 0 : -EPROTO;
+}
+
+int mp_control_verify(const void *control, uint64_t bytes) {
+    const mp_header *h = control;
+    if (bytes < sizeof *h || mp_control_check(control) || !limits_are_possible(&h->limits)) return -EPROTO;
+    if (h->limits.data_bytes / h->limits.slab_bytes > UINT32_MAX || h->limits.locations > UINT16_MAX) return -EPROTO;
+    for (uint32_t k = 0; k < h->limits.keyed; k++)
+        if (h->limits.bin_shift[k] < 1 || h->limits.bin_shift[k] > 20) return -EPROTO;
+    mp_header ours = *h;
+    ours.control_bytes = lay_out(&h->limits, &ours);
+    /* Offsets follow from the limits: those of another layout differ somewhere before the first word that changes. */
+    return ours.control_bytes == bytes && !memcmp(&ours, h, offsetof(mp_header, committed_bytes)) ? 0 : -EPROTO;
+}
+
+int mp_control_set_about(void *control, const char *text, uint32_t bytes) {
+    mp_header *h = control;
+    if (bytes > h->limits.about_bytes) return -EINVAL;
+    memcpy((uint8_t *)control + h->about_at, text, bytes);
+    return 0;
+}
+
+const char *mp_control_about(const void *control, uint32_t *bytes) {
+    const mp_header *h = control;
+    *bytes = h->limits.about_bytes;
+    return (const char *)control + h->about_at;
 }
 
 int mp_control_set_paths(void *control, const uint32_t *index, const uint32_t *from, const uint64_t *step) {

@@ -56,7 +56,16 @@ static inline _Atomic uint64_t *mp_credit_taken(const mp_slot *s, uint32_t by, u
 /* cdef begin */
 uint64_t mp_control_bytes(const mp_limits *limits);
 int mp_control_init(void *control, const mp_limits *limits);
-int mp_control_check(const void *control); /* 0, or -EPROTO when magic or ABI differ */
+int mp_control_check(const void *control); /* 0, or -EPROTO when magic, ABI or the core's sources differ */
+/* For a region that somebody else has made, `bytes` long: as mp_control_check, and every offset is where this build
+ * would lay it out, so that what lies between them can be walked. 0 or -EPROTO. */
+int mp_control_verify(const void *control, uint64_t bytes);
+int mp_control_is_one(const void *control); /* 1: begins like a control region, of whatever version */
+
+/* A text for who looks from outside: names of operators, kinds of state. Written once, before any slot attaches; the
+ * core never reads it. */
+int mp_control_set_about(void *control, const char *text, uint32_t bytes);
+const char *mp_control_about(const void *control, uint32_t *bytes);
 
 /* Attach to slot `index`; NULL when out of memory. `view` is the read-only mapping of the data region. */
 mp_slot *mp_slot_attach(void *control, void *data, void *view, uint32_t index, int data_fd, int wake_fd);

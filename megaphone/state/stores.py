@@ -157,6 +157,40 @@ class HashTable(Store):
         _set(self, columns, _checked_key(self.noun, key), dict(default or {}))
 
 
+def about_store(store: Store) -> dict[str, Any]:
+    """Return a declaration as plain data, for tools that have nothing but a run's memory; see ``store_layout``."""
+    return {
+        "kind": "dense" if store.kind == lib.MP_STORE_DENSE else "table",
+        "key": BYTES if store.key is None else str(store.key),
+        "key_kind": store.key_kind,
+        "key_bytes": 0 if store.key is None else store.key.itemsize,
+        "columns": [
+            {"name": name, "dtype": str(dtype), "kind": dtype.kind, "bytes": dtype.itemsize, "align": dtype.alignment}
+            for name, dtype in store.columns.items()
+        ],
+    }
+
+
+def store_layout(about: Mapping[str, Any], keyed: int, bin_shift: int, hash_name: str) -> Any:  # noqa: ANN401 - cdata
+    """Return the core's ``mp_store`` of what ``about_store`` has told: enough to find rows, not to insert any.
+
+    Raises:
+        UsageError: the core refuses it: it was told by another version.
+    """
+    store = ffi.new("mp_store *")
+    store.keyed, store.bin_shift, store.hash = keyed, bin_shift, hash_number(hash_name, bin_shift)
+    store.kind = lib.MP_STORE_DENSE if about["kind"] == "dense" else lib.MP_STORE_TABLE
+    store.key_kind, store.key_bytes, store.columns = about["key_kind"], about["key_bytes"], len(about["columns"])
+    for index, column in enumerate(about["columns"]):
+        store.item_bytes[index] = column["bytes"]
+        store.is_float[index] = column["kind"] == "f"
+    aligns = [min(column["align"], ALIGNMENT_MAX) for column in about["columns"]]
+    if failed := lib.mp_store_init(store, ffi.new("uint16_t[]", aligns)):
+        message = f"a store of another version ({failed}): {about}"
+        raise UsageError(message)
+    return store
+
+
 _EFBIG = 27
 
 

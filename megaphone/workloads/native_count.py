@@ -17,6 +17,7 @@ from megaphone.dataflow.worker import PART_BITS
 from megaphone.errors import InternalError
 from megaphone.migration.operators.stateful import FUEL_RECORDS
 from megaphone.state.access import StoreAccess
+from megaphone.state.stores import about_store
 
 if TYPE_CHECKING:
     from megaphone.dataflow.worker import Worker
@@ -37,6 +38,16 @@ class NativeCount(Operator):
         self.out = self.add_output(columns)
         # The parts of the exchange are the bins, so that each part has its table where its records go.
         self.keyed = self.graph.add_keyed(PART_BITS)
+
+    def about(self) -> dict[str, Any]:
+        """Return what a bin holds; there is no F, and bins stay."""
+        ports = {"s_data": self.data.location, "s_out": self.out.location}
+        return {
+            "state": {
+                "keyed": self.keyed, "bin_shift": PART_BITS, "key": self.key, "hash": self.hash_name,
+                "transfer": "none", "ports": ports, "store": about_store(self.declared), "pending": None,
+            }
+        }  # fmt: skip
 
     def setup(self, worker: Worker) -> None:
         """Lay out the C half."""

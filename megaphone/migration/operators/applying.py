@@ -24,7 +24,7 @@ from megaphone.errors import GraphError, InternalError, TimeError, UsageError
 from megaphone.migration.operators.fold_context import FoldContext
 from megaphone.migration.operators.routing import FUEL_RECORDS, Keying, Router
 from megaphone.state.access import StoreAccess, outcome_error
-from megaphone.state.stores import DenseArray, HashTable
+from megaphone.state.stores import DenseArray, HashTable, about_store
 
 if TYPE_CHECKING:
     from megaphone.dataflow.worker import Worker
@@ -133,6 +133,30 @@ class Applier(Operator):
         o = self.options
         text = f"{self.declared!r} {o.transfer} {o.eager} {o.per_time} {self.pending_schema.describe()}"
         return f"{super().describe()} {text} {self._initial.tobytes().hex()}"
+
+    def port_names(self) -> list[str]:
+        """Return data and state, then the output."""
+        return ["data", "state", "out"]
+
+    def about(self) -> dict[str, Any]:
+        """Return the ports of both halves and what a bin holds."""
+        options, keying = self.options, self.keying
+        f_data, f_control, f_feedback = (port.location for port in self.router.inputs)
+        return {
+            "state": {
+                "keyed": self.keyed,
+                "bin_shift": keying.bin_shift,
+                "key": keying.key if isinstance(keying.key, str) else "a function",
+                "hash": keying.hash,
+                "transfer": options.transfer,
+                "ports": {
+                    "f_data": f_data, "f_control": f_control, "f_feedback": f_feedback,
+                    "s_data": self.data.location, "s_state": self.moved.location, "s_out": self.out.location,
+                },
+                "store": about_store(self.declared),
+                "pending": None if options.pending is None else self.pending_schema.describe(),
+            }
+        }  # fmt: skip
 
     def setup(self, worker: Worker) -> None:
         """Lay out the C half that both F and S use, and take the first bins."""

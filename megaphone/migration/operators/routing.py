@@ -66,6 +66,10 @@ class Router(Operator):
         """Routed records leave for other workers."""
         return True
 
+    def port_names(self) -> list[str]:
+        """Return data, control and feedback, then the two ways to S."""
+        return ["data", "control", "feedback", "data_out", "state_out"]
+
     def setup(self, worker: Worker) -> None:
         """Note the ports of an activation."""
         self._worker = worker

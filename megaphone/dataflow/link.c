@@ -149,22 +149,29 @@ static int backlog_add(mp_slot *s, uint32_t peer, const mp_change *change, uint3
     return 0;
 }
 
-static void flush_backlog(mp_slot *s, uint32_t peer) {
-    mp_vec *v = &s->page->backlog[peer];
+/* Stage the backlog whole; 1 if it may be forgotten once the tail is published. Queues forget after that: whoever finds
+ * the slot stopped in between sees what is sent in two places, never in none. */
+static int stage_backlog(mp_slot *s, uint32_t peer) {
+    const mp_vec *v = &s->page->backlog[peer];
     uint32_t count = v->tail - v->head;
-    if (count == 0) return;
     /* The entries lie in one piece when nothing wraps; head is 0 because a backlog is emptied whole. */
-    const mp_change *first = mp_vec_entry(s, v, v->head, sizeof(mp_change));
-    if (place_progress(s, peer, first, count)) v->head = v->tail = v->staged = 0;
+    return count && place_progress(s, peer, mp_vec_entry(s, v, v->head, sizeof(mp_change)), count);
 }
 
-static void flush_outbox(mp_slot *s, uint32_t peer) {
-    mp_vec *v = &s->page->outbox[peer];
-    while (v->head != v->tail && mp_ring_room(s, peer, 1 + MP_RING_RESERVED) >= 1 + MP_RING_RESERVED) {
-        *mp_ring_stage(s, peer) = *queue_cell(s, v, v->head); /* the outbox's reference becomes the ring's */
-        v->head++;
+static void forget_backlog(mp_slot *s, uint32_t peer) {
+    mp_vec *v = &s->page->backlog[peer];
+    v->head = v->tail = v->staged = 0;
+}
+
+/* The same for messages, which sender and number tell apart: returns the outbox's head once the tail is published. */
+static uint32_t stage_outbox(mp_slot *s, uint32_t peer) {
+    const mp_vec *v = &s->page->outbox[peer];
+    uint32_t at = v->head;
+    while (at != v->tail && mp_ring_room(s, peer, 1 + MP_RING_RESERVED) >= 1 + MP_RING_RESERVED) {
+        *mp_ring_stage(s, peer) = *queue_cell(s, v, at++); /* the outbox's reference becomes the ring's */
         mp_count(s, MP_RING_CELLS, 1);
     }
+    return at;
 }
 
 static void flush_frees(mp_slot *s, uint32_t peer) {
@@ -187,10 +194,12 @@ int mp_flush(mp_slot *s) {
         if (page->outbox[peer].head == page->outbox[peer].tail && page->backlog[peer].head == page->backlog[peer].tail &&
             page->frees[peer].head == page->frees[peer].tail)
             continue;
-        flush_outbox(s, peer);
-        flush_backlog(s, peer);
+        uint32_t head = stage_outbox(s, peer);
+        int whole = stage_backlog(s, peer);
         flush_frees(s, peer);
         send_staged(s, peer);
+        s->page->outbox[peer].head = head;
+        if (whole) forget_backlog(s, peer);
     }
     return 0;
 }
@@ -431,12 +440,13 @@ int mp_publish(mp_slot *s) {
     if (rc) return rc;
     for (uint32_t peer = 0; peer < s->slots; peer++) {
         if (peer == s->index) continue;
-        mp_vec *backlog = &page->backlog[peer];
+        const mp_vec *backlog = &page->backlog[peer];
+        int whole = 0;
         if (count) {
             if (backlog->head != backlog->tail) {
                 rc = backlog_add(s, peer, changes->entry, count);
                 if (rc) return rc;
-                flush_backlog(s, peer);
+                whole = stage_backlog(s, peer);
             } else if (!place_progress(s, peer, changes->entry, count)) {
                 rc = backlog_add(s, peer, changes->entry, count);
                 if (rc) return rc;
@@ -444,6 +454,7 @@ int mp_publish(mp_slot *s) {
         }
         page->outbox[peer].tail = page->outbox[peer].staged;
         send_staged(s, peer);
+        if (whole) forget_backlog(s, peer);
     }
     changes->count = 0;
     uint32_t locations = s->header->limits.locations;

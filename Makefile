@@ -31,7 +31,8 @@ DEMO_SMALL_ARGS = word-count --text $(STDLIB)/json -w 2 --demo
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv build demo demo-small test lint type pytest stress bench bench-against bench-smoke check wheel-check clean
+.PHONY: help venv build demo demo-small test lint type pytest model native mutants mutants-changed stress stress-smoke \
+	proof bench bench-against bench-smoke check wheel-check clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -71,8 +72,29 @@ type: $(READY) ## mypy, strict
 pytest: build
 	$(PY) -m pytest $(ARGS)
 
-stress: build ## real processes for minutes; the seed is printed
+model: build ## every interleaving and crash of the protocols, at their large sizes too
+	$(PY) -m pytest -m 'not bench' tests/model $(ARGS)
+
+native: build ## the C core under sanitizers, by threads, fuzzed, and weighed from outside; long
+	$(PY) -m pytest -m 'not bench' tests/native tests/fuzz $(ARGS)
+
+mutants: build ## plausible mistakes, one at a time, and the test that catches each
+	@mkdir -p build
+	$(PY) -m tests.mutants.run --json build/mutants.json $(ARGS)
+
+# What a clone without so much history, or without a change to the core, runs is a sample that differs by commit.
+mutants-changed: build
+	$(PY) -m tests.mutants.run --changed $(or $(SINCE),HEAD~20)
+
+stress: build ## four processes, random dataflows, an oracle: make stress SECONDS=3600 SEED=7; then the long tests
+	$(PY) tests/stress/run.py --seconds $(or $(SECONDS),300) $(if $(SEED),--seed $(SEED))
 	$(PY) -m pytest -m stress $(ARGS)
+
+stress-smoke: build
+	$(PY) tests/stress/run.py --seconds 20
+
+proof: mutants ## each invariant, the checks that guard it, what they looked at and which mutants they caught
+	$(PY) tests/proof/table.py --mutants build/mutants.json
 
 bench: build ## the first marks in turns with a plain numpy ring, and what a hand-over costs; on a quiet machine
 	$(PY) -m megaphone.bench.first_marks
@@ -85,7 +107,7 @@ bench-smoke: build ## the benchmarks at a small size, so that they cannot rot; t
 	$(PY) -m megaphone.bench.first_marks --repeat 1 --seconds 1
 	$(PY) -m megaphone.bench.handover --repeat 1 --seconds 3
 
-check: lint type wheel-check demo-small bench-smoke pytest ## all that CI runs
+check: lint type wheel-check demo-small bench-smoke pytest stress-smoke mutants-changed ## all that CI runs
 
 wheel-check: $(READY) ## build the wheel, and import its extension from a clean environment outside the tree
 	@rm -rf dist && mkdir -p build

@@ -22,7 +22,8 @@
  *   4. Loops must end, or come back to the very same state. Instead of polling, wait with mp_model_await(ready, arg):
  *      the context cannot act until ready(arg) holds. A context that nothing can ever move is a deadlock: an error.
  *   5. Say what must hold: MP_CHECK(condition, format, ...) anywhere; `invariant` is called in every state, `final`
- *      at the end of each execution. mp_model_dead(context) tells `final`, or a survivor, that a crash has happened.
+ *      at the end of each execution; it may also go on alone with the slots that are left (mp_model_settle), for what
+ *      it does is put back. mp_model_dead(context) tells `final`, or a survivor, that a crash has happened.
  *   6. Counters and other statistics must not keep equal states apart: counters, idle_epoch and work_epoch of the slot
  *      pages are left out of the hash as it is. mp_model_ignore() leaves out more; nothing may be decided by it. (One
  *      counter decides something: mp_step_begin looks at pool_short in each step that MP_STEPS says is a fourth one. A
@@ -70,7 +71,7 @@ typedef struct mp_model {
     uint8_t coarse;            /* no points behind what publishes: half the states, and orders of plain words unseen */
     void (*setup)(void);
     void (*run)(uint32_t context);
-    void (*invariant)(void);   /* in every state; may be NULL */
+    void (*invariant)(void);   /* in every state, only reads; may be NULL */
     void (*final)(void);       /* at the end of each execution; may be NULL */
     int size;                  /* for setup() and run() to look at: what a larger model has more of */
     int variant;               /* the same, for what it does differently */
@@ -79,7 +80,7 @@ typedef struct mp_model {
 /* The models of a file: MP_MODEL_LIST({.name = ...}, {.name = ...}). */
 #define MP_MODEL_LIST(...)                                                                                             \
     const mp_model mp_models[] = {__VA_ARGS__};                                                                        \
-    const uint32_t mp_model_count = sizeof mp_models / sizeof *mp_models;
+    const uint32_t mp_models_count = sizeof mp_models / sizeof *mp_models;
 
 /* ---- for setup() ------------------------------------------------------------------------------------------------- */
 
@@ -110,6 +111,10 @@ int mp_model_dead(uint32_t context);
 int mp_model_finished(uint32_t context);
 /* A point at a word of the model's own. */
 #define MP_MODEL_STEP(p, w) mp_model_point((p), sizeof *(p), (w), __func__, __LINE__)
+/* For `final`: let every slot that is left empty its rings and send what waits, until nothing moves. */
+void mp_model_settle(void);
+/* What a slot believes to be the count of this time at this location. */
+int64_t mp_model_count(uint32_t slot, uint32_t location, uint64_t time);
 /* Cannot act until ready(arg) is not 0. `ready` only reads. */
 void mp_model_await(int (*ready)(uintptr_t arg), uintptr_t arg);
 /* One context makes this choice both ways (0 and 1 ... ways - 1): explored like the order of contexts. */
@@ -126,6 +131,6 @@ int mp_words_rule(const volatile void *word, int is_write, uint32_t slot);
 const char *mp_words_name(const volatile void *word, char *text, size_t size);
 
 extern const mp_model mp_models[];
-extern const uint32_t mp_model_count;
+extern const uint32_t mp_models_count;
 
 #endif

@@ -1,45 +1,82 @@
-/* parking.c - no wake-up is lost: who sleeps for ever here has missed one, because nothing in a model times out. */
+/* parking.c - no wake-up is lost: who sleeps for ever here has missed one, because nothing in a model times out.
+ *
+ * Each slot does what a worker does: begin a step, run what is ready, park when there was nothing to run.
+ *
+ *   both      two slots send to each other and park until they have taken what the other has sent
+ *   stop      a parent sets the stop word and wakes all
+ *   crash     who was to be woken by the dead wakes by time-out, once, and has what was published
+ *
+ * Caught    a reader that looks before it announces itself, or does not look again; a wake-up before the tail; a
+ *           wake-up forgotten in one of the ways to send; a parked word that is not taken back; a look for work that
+ *           does not see room in a ring, or the stop word. */
 #include "engine.h"
 
 #include "dataflow/link.h"
 #include "shm/park.h"
 #include "shm/ring.h"
 
-enum { PORT = 0 };
+enum { PORT = 0, OUTPUT = 1, BOTH = 0, STOP };
 
 static uint32_t *taken; /* messages that each slot has taken */
 
+static uint32_t size(void) { return (uint32_t)mp_model_now->size; }
+
 static void setup(void) {
-    mp_model_world(&(mp_limits){.slots = 2, .locations = 1});
+    mp_model_world(&(mp_limits){.slots = 2, .locations = 2, .chunk_bytes = 8192});
     mp_model_warm_up(PORT);
+    mp_model_warm_up(OUTPUT);
     taken = mp_model_ghost(2 * sizeof *taken);
 }
 
-/* What a worker does: step, run what is ready, and park when there was nothing. Ends when `enough` were taken. */
-static void work_until(mp_slot *s, uint32_t enough) {
-    while (taken[s->index] < enough) {
-        uint64_t ready;
-        MP_CHECK(mp_step_begin(s, &ready) == 0, "no memory");
-        int64_t count = ready & 1 ? mp_drain(s, PORT) : 0;
-        MP_CHECK(count >= 0, "no memory");
-        taken[s->index] += (uint32_t)count;
-        if (!count) mp_park(s, 0, MP_PARK_NS_MAX);
-    }
-}
-
-static void send(mp_slot *s, uint32_t to) {
+static void send(mp_slot *s, uint32_t to, uint32_t count) {
     mp_cell cell = {.location = PORT};
     mp_begin(s, NULL, 0);
-    MP_CHECK(mp_emit(s, to, &cell) == 0 && mp_publish(s) == 0, "no memory");
+    for (uint32_t i = 0; i < count; i++) MP_CHECK(mp_emit(s, to, &cell) == 0, "no memory");
+    MP_CHECK(mp_publish(s) == 0, "no memory");
+}
+
+/* One round of a worker whose operator runs when `may_run`; parks when there was nothing to do. */
+static void work(mp_slot *s, int may_run) {
+    uint64_t ready;
+    MP_CHECK(mp_step_begin(s, &ready) == 0, "no memory");
+    int64_t count = may_run && mp_waiting(s, PORT) ? mp_drain(s, PORT) : 0;
+    MP_CHECK(count >= 0, "no memory");
+    taken[s->index] += (uint32_t)count;
+    if (!count) mp_park(s, 0, MP_PARK_NS_MAX);
+}
+
+static void both(mp_slot *s) {
+    for (uint32_t i = 0; i < size(); i++) send(s, 1 - s->index, 1);
+    while (taken[s->index] < size() && !mp_model_dead(1 - s->index)) work(s, 1);
+}
+
+static void until_stopped(mp_slot *s) {
+    if (s->index == 0) send(s, 1, size());
+    while (!mp_stop_get(mp_model_control())) work(s, 1);
 }
 
 static void run(uint32_t context) {
-    mp_slot *s = mp_model_slot(context);
-    uint32_t count = (uint32_t)mp_model_now->size;
-    if (context == 0)
-        for (uint32_t i = 0; i < count; i++) send(s, 1);
-    else
-        work_until(s, count);
+    if (context == 2) { /* the parent */
+        mp_stop_set(mp_model_control(), 1);
+        mp_wake_all(mp_model_control());
+        return;
+    }
+    static void (*const life[])(mp_slot *) = {both, until_stopped};
+    life[mp_model_now->variant](mp_model_slot(context));
 }
 
-MP_MODEL_LIST({.name = "parking", .contexts = 2, .blocks_private = 1, .setup = setup, .run = run, .size = 2}, )
+static void nothing_is_lost(void) {
+    mp_model_settle();
+    for (uint32_t slot = 0; slot < 2 && mp_model_now->variant == BOTH; slot++) {
+        mp_slot *s = mp_model_slot(slot);
+        if (!s || mp_model_dead(1 - slot)) continue;
+        MP_CHECK(taken[slot] == size(), "slot %u has taken %u messages of %u", slot, taken[slot], size());
+    }
+}
+
+#define PARKING(NAME, VARIANT, SIZE, CONTEXTS, ...)                                                                              \
+    {.name = NAME, .contexts = CONTEXTS, .blocks_private = 1, .setup = setup, .run = run, .final = nothing_is_lost,             \
+     .variant = VARIANT, .size = SIZE, __VA_ARGS__}
+
+MP_MODEL_LIST(PARKING("parking", BOTH, 1, 2), PARKING("parking_crash", BOTH, 1, 2, .crash_budget = 1),
+              PARKING("parking_stop", STOP, 1, 3), PARKING("parking_large", BOTH, 2, 2, .crash_budget = 1))

@@ -12,9 +12,19 @@ import pytest
 
 # States are counted, so that a model whose processes are stuck from the start does not pass for one that holds.
 SMALL = {
-    "parking": 500,
+    "parking": 1000,
+    "parking_crash": 2000,
+    "parking_stop": 20_000,
+    "ring": 1000,
+    "ring_crash": 1500,
+    "ring_full": 20_000,
+    "ring_full_crash": 1500,
 }
-LARGE: dict[str, int] = {}
+LARGE = {
+    "parking_large": 8000,
+    "ring_full_large": 400_000,
+    "ring_large": 100_000,
+}
 
 
 @pytest.mark.parametrize("name", SMALL)

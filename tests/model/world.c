@@ -134,8 +134,10 @@ static void send_one(mp_slot *from, uint32_t to, uint32_t location) {
     mp_cell cell = {.location = (uint16_t)location};
     uint64_t ready;
     mp_slot *peer = mp_model_slot(to);
+    mp_pool_of(from->index);
     mp_begin(from, NULL, 0);
     MP_CHECK(mp_emit(from, to, &cell) == 0 && mp_publish(from) == 0, "no memory to warm up with");
+    mp_pool_of(to); /* each handle's memory is its own, or a step of one context would change another's */
     if (to != from->index) MP_CHECK(mp_step_begin(peer, &ready) == 0, "no memory to warm up with");
     MP_CHECK(mp_drain(peer, location) == 1, "a message was lost while warming up");
 }
@@ -145,7 +147,6 @@ void mp_model_warm_up(uint32_t location) {
     for (uint32_t from = 0; from < slots; from++) {
         mp_slot *s = mp_model_slot(from);
         for (uint32_t to = 0; to < slots; to++) {
-            mp_pool_of(from);
             send_one(s, to, location);
             if (to == from) continue;
             mp_page *page = s->page;
@@ -157,6 +158,31 @@ void mp_model_warm_up(uint32_t location) {
     for (uint32_t round = 0; round < 2; round++)
         for (uint32_t i = 0; i < slots; i++) {
             uint64_t ready;
+            mp_pool_of(i);
             MP_CHECK(mp_step_begin(mp_model_slot(i), &ready) == 0, "no memory to warm up with");
         }
+}
+
+void mp_model_settle(void) {
+    uint32_t slots = ((mp_header *)mp_model_control())->limits.slots;
+    for (uint32_t round = 0; round < 4; round++)
+        for (uint32_t i = 0; i < slots; i++) {
+            mp_slot *s = mp_model_slot(i);
+            uint64_t ready;
+            mp_pool_of(i);
+            if (s) MP_CHECK(mp_step_begin(s, &ready) == 0, "slot %u cannot take what is left", i);
+        }
+}
+
+int64_t mp_model_count(uint32_t slot, uint32_t location, uint64_t time) {
+    typedef struct entry { /* as in progress/tracker.c */
+        uint64_t time;
+        int64_t count;
+    } entry;
+    const mp_slot *s = mp_model_slot(slot);
+    const mp_times *t = mp_times_of(s, location);
+    const entry *e = (const entry *)mp_at(s, t->block) + t->first;
+    for (uint32_t i = 0; t->block && i < t->count; i++)
+        if (e[i].time == time) return e[i].count;
+    return 0;
 }

@@ -10,8 +10,9 @@
 #include "shm/vec.h"
 
 /* Changes that fit behind the header of a first cell, and in each further cell. */
-enum { CHANGES_FIRST = 3, CHANGES_MORE = 4, CHANGES_INLINE = CHANGES_FIRST + CHANGES_MORE * (MP_RING_RESERVED - 1),
+enum { CHANGES_FIRST = 3, CHANGES_MORE = 4, CHANGES_INLINE = MP_RING_RESERVED_CHANGES,
        CHANGES_MOST = CHANGES_FIRST + CHANGES_MORE * 254 }; /* a message has at most 255 cells */
+_Static_assert(CHANGES_INLINE == CHANGES_FIRST + CHANGES_MORE * (MP_RING_RESERVED - 1), "what reserved cells hold");
 
 static mp_cell *queue_cell(const mp_slot *s, const mp_vec *v, uint32_t position) {
     return mp_vec_entry(s, v, position, sizeof(mp_cell));
@@ -55,7 +56,7 @@ int mp_receive(mp_slot *s) {
         uint64_t tail = mp_ring_tail(ring);
         uint64_t head = MP_LOAD_RELAXED(&ring->head); /* this slot's own word */
         if (head == tail) continue;
-        uint64_t taken = 0;
+        uint64_t taken = 0, first = head;
         int rc = 0;
         while (head != tail && rc == 0) {
             const mp_cell *cell = mp_ring_cell(s, ring, head);
@@ -71,6 +72,9 @@ int mp_receive(mp_slot *s) {
             if (s->receive_limit && ++taken >= s->receive_limit) break;
         }
         mp_ring_advance(ring, head);
+        /* Who finds no room parks, and what came need not have an answer that would wake it. It parked with all but the
+         * reserved cells full, and this slot has emptied them in two turns at most: what it saw, and what it saw next. */
+        if (head - first >= (s->header->limits.ring_cells - MP_RING_RESERVED) / 2) mp_wake(s, from);
         if (rc) return rc;
     }
     return 0;

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "shm/ring.h"
+#include "shm/vec.h"
 
 #ifdef MP_MODEL
 /* Waiting is for a wake-up alone: a time-out would rescue whoever lost one. Time stands still. */
@@ -42,12 +43,19 @@ static int has_work(const mp_slot *s) {
         /* The head is this slot's own. */
         if (mp_ring_tail(ring) != MP_LOAD_RELAXED(&ring->head)) return 1;
     }
-    /* A peer that took messages makes room for what waits in the outbox. */
+    /* A peer that took messages makes room for what waits in the outbox or the backlog. Room counts as well that this
+     * slot has reaped since it last tried to send them: nobody else will tell of it. */
+    const mp_page *page = s->page;
     for (uint32_t to = 0; to < s->slots; to++) {
-        const mp_page *page = s->page;
-        if (page->outbox[to].tail == page->outbox[to].head && page->backlog[to].tail == page->backlog[to].head) continue;
+        uint32_t messages = mp_vec_count(&page->outbox[to]), changes = mp_vec_count(&page->backlog[to]);
+        if (messages == 0 && changes == 0) continue;
         mp_ring *ring = mp_ring_of(s, s->index, to);
-        if (MP_LOAD_ACQUIRE(&ring->head) != ring->reaped) return 1;
+        uint64_t head = MP_LOAD_ACQUIRE(&ring->head);
+        uint64_t room = s->header->limits.ring_cells - (s->ring_staged[to] - head);
+        if (head != ring->reaped || (messages && room > MP_RING_RESERVED)) return 1;
+        /* More changes than these take one cell and memory: where that was short, trying at once again is no help. */
+        int is_inline = changes <= MP_RING_RESERVED_CHANGES;
+        if (changes && room >= (is_inline ? MP_RING_RESERVED : 1) && (is_inline || s->out_of_memory == 0)) return 1;
     }
     return MP_LOAD_ACQUIRE(&s->header->stop) != 0;
 }
@@ -94,7 +102,7 @@ int mp_park(mp_slot *s, uint64_t spin_ns, uint64_t timeout_ns) {
 
 void mp_wake(mp_slot *s, uint32_t peer) {
     _Atomic uint32_t *parked = &mp_page_of(s, peer)->parked;
-    /* SYNC F: after the tail store; if the slot announced itself before this, it is woken here. */
+    /* SYNC F: after the tail store (the head store, for room); if the slot announced itself before this, it is woken here. */
     if (MP_EXCHANGE_SEQ(parked, 0u) == 1) {
         futex(parked, FUTEX_WAKE, 1, NULL);
         mp_count(s, MP_WAKES, 1);

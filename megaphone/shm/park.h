@@ -2,7 +2,8 @@
  *
  * Owner     `parked` is set by its slot; producers clear it.
  * Sync      F  parked exchange seq_cst, then the rings are read again (mp_park) -> tail store, then parked exchange
- *              seq_cst (mp_wake): of the two, at least one sees the other's store, so no wake-up is lost.
+ *              seq_cst (mp_wake): of the two, at least one sees the other's store, so no wake-up is lost. The same for
+ *              room: head store, then mp_wake of a producer that may wait for it (mp_receive).
  * Progress  mp_wake is wait-free and enters the kernel only when the slot was parked; mp_park returns after at most
  *           `timeout_ns` or 50 ms, on a signal, or at once when there is something to do.
  * Crash     a producer killed between its tail store and the exchange costs at most 50 ms. */

@@ -15,6 +15,7 @@
 #include "shm/base.h"
 
 #define MP_RING_RESERVED 8u
+#define MP_RING_RESERVED_CHANGES 31u /* that they hold */
 
 /* Drop this slot's reference to every batch that `peer` has taken. */
 void mp_ring_reap(mp_slot *s, uint32_t peer);

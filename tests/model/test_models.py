@@ -13,7 +13,10 @@ import pytest
 # States are counted, so that a model whose processes are stuck from the start does not pass for one that holds.
 SMALL = {
     "parking": 1000,
+    "parking_backlog": 10_000,
+    "parking_backlog_slab": 200_000,
     "parking_crash": 2000,
+    "parking_room": 2000,
     "parking_stop": 20_000,
     "ring": 1000,
     "ring_crash": 1500,
@@ -22,6 +25,7 @@ SMALL = {
 }
 LARGE = {
     "parking_large": 8000,
+    "parking_room_large": 500_000,
     "ring_full_large": 400_000,
     "ring_large": 100_000,
 }

@@ -194,16 +194,31 @@ static void apply(uint32_t slot, uint64_t key, uint64_t time) {
     own.record_state[record] = APPLIED;
 }
 
+/* A fold is shown a time once and whole, in the order time, sender, sequence: which is that of the records' numbers. */
 static void run_apply(uint32_t slot) {
     mp_slot *s = world_slot[slot];
     mp_stateful *op = &own.op[slot];
+    uint64_t last_time = 0, last_record = 0, shown = 0;
     int64_t count = mp_applier_activate(s, op);
     for (uint32_t calls = 0; count > 0; calls++) {
         const mp_cell *segment = mp_segments(s);
         for (int64_t i = 0; i < count; i++) {
-            const uint64_t *key = mp_column(s, &record_schema, &segment[i], 0);
-            for (uint32_t r = 0; r < segment[i].records; r++) apply(slot, key[r], segment[i].time);
+            const uint64_t *key = mp_column(s, &record_schema, &segment[i], 0), time = segment[i].time;
+            for (uint32_t r = 0; r < segment[i].records; r++, shown++) {
+                WORLD_CHECK(!shown || time > last_time || (time == last_time && key[r] / bins > last_record),
+                            "slot %u is shown record %u of time %llu after record %llu of time %llu", slot,
+                            (uint32_t)(key[r] / bins), (unsigned long long)time, (unsigned long long)last_record,
+                            (unsigned long long)last_time);
+                last_time = time;
+                last_record = key[r] / bins;
+                apply(slot, key[r], time);
+            }
         }
+        for (uint32_t r = 0; r < first_record[n]; r++)
+            WORLD_CHECK(eager || record_time[r] > last_time || owner_at(record_bin[r], record_time[r]) != slot ||
+                            own.record_state[r] == APPLIED,
+                        "slot %u applies time %llu, and record %u of that time or an earlier one is still to come", slot,
+                        (unsigned long long)last_time, r);
         count = per_time && calls < 64 ? mp_applier_collect(s, op) : 0;
     }
     must(count, "mp_applier_activate");

@@ -1,12 +1,6 @@
 /* handover_orders.c - a bin changes owner while records flow: F and S as they ship, every order of activations.
  *
- *   input --pipeline--> F.data   F.control <--broadcast-- control (slot 0)
- *                         |  \        |
- *            F.data_out --+   +-------+-- F.state_out
- *                 |                        |
- *               S.data                  S.state          S.out --> F.feedback, probe
- *
- * Each step is one activation of one slot, or one message that reaches it; F and S run when the ready bits of their
+ * The dataflow is that of keyed_graph.h. Each step is one activation of one slot, or one message that reaches it; F and S run when the ready bits of their
  * ports say so, as a worker's step does, so a wake-up that is forgotten shows as an end that is none. In every state:
  *   - a bin is with one slot (resident 1, no message names it), or in one state message (resident 0, one message, on its
  *     way to the slot that the owner word names); it goes from the first to the second by F of its owner, which raises
@@ -26,15 +20,13 @@
  *           D<time> and C the same of control's capability */
 #include "orders.h"
 
+#include "keyed_graph.h"
 #include "migration/cellheap.h"
-#include "migration/keyed.h"
 #include "migration/transfer.h"
 #include "shm/batch.h"
 
-enum { INPUT_OUT, CONTROL_OUT, F_DATA, F_CONTROL, F_FEEDBACK, F_DATA_OUT, F_STATE_OUT, S_DATA, S_STATE, S_OUT, PROBE_IN,
-       LOCATIONS };
 enum { DELIVER, SOURCE, ROUTE, APPLY, FLUSH };
-enum { RECORDS = 16, MOVES = 4, BINS = 4, SLOTS = 3, FAR = 1000 };
+enum { RECORDS = 16, MOVES = 4, BINS = BINS_MAX, SLOTS = 3 };
 enum { UNSENT, SENT, APPLIED };
 
 typedef struct move {
@@ -62,8 +54,7 @@ static uint32_t n, bins, bin_shift, copy, eager, per_time, filled;
 static uint64_t record_time[RECORDS], in_message_states, stashed_states;
 static uint32_t record_bin[RECORDS], first_record[SLOTS + 1];
 static move moves[MOVES];
-static uint32_t move_count, steps[LOCATIONS][LOCATIONS];
-static mp_schema record_schema = {.columns = 1, .item_bytes = {8}}, word_schema = {.columns = 1, .item_bytes = {4}};
+static uint32_t move_count;
 
 static void must(int64_t rc, const char *call) { WORLD_CHECK(rc >= 0, "%s: %lld", call, (long long)rc); }
 
@@ -107,27 +98,17 @@ static void read_scripts(void) {
 }
 
 static void send_records(uint32_t slot, uint32_t count, uint64_t time) {
-    mp_slot *s = world_slot[slot];
-    mp_cell cell = {.location = F_DATA, .time = time, .records = count, .capacity = count, .flags = MP_FLAG_CREDIT};
-    must(mp_batch_loan(s, &record_schema, &cell), "mp_batch_loan");
-    uint64_t *key = mp_column(s, &record_schema, &cell, 0);
+    uint64_t keys[BINS];
     for (uint32_t i = 0; i < count; i++) {
         uint32_t record = own.next_record[slot]++;
-        key[i] = (uint64_t)record * bins + record_bin[record]; /* hash "dense": the low bits are the bin */
+        keys[i] = (uint64_t)record * bins + record_bin[record];
         own.record_state[record] = SENT;
     }
-    must(mp_emit(s, slot, &cell), "mp_emit");
-    must(mp_release_later(s, cell.offset64), "mp_release_later");
+    must(keyed_graph_send(world_slot[slot], keys, count, time), "sending records");
 }
 
 static void send_move(uint32_t slot, uint32_t bin, uint32_t to, uint64_t time) {
-    mp_slot *s = world_slot[slot];
-    mp_cell cell = {.location = F_CONTROL, .time = time, .records = 3, .capacity = 3};
-    must(mp_batch_loan(s, &word_schema, &cell), "mp_batch_loan");
-    uint32_t *word = mp_column(s, &word_schema, &cell, 0);
-    word[0] = 2u << 30 | 1, word[1] = bin, word[2] = to;
-    for (uint32_t peer = 0; peer < n; peer++) must(mp_emit(s, peer, &cell), "mp_emit");
-    must(mp_release_later(s, cell.offset64), "mp_release_later");
+    must(keyed_graph_move(world_slot[slot], bin, to, time), "sending an instruction");
 }
 
 static void lower(uint32_t slot, uint32_t location, uint64_t *held, uint64_t time) {
@@ -466,51 +447,6 @@ static void model_check_end(void) {
                     (unsigned long long)mp_ref_row(world_control, slab));
 }
 
-/* ---- setting up, as graph.py and worker.py do ------------------------------------------------------------------------ */
-
-static void set_paths(void) {
-    static const uint8_t edges[][2] = {{INPUT_OUT, F_DATA}, {CONTROL_OUT, F_CONTROL}, {F_DATA_OUT, S_DATA},
-                                       {F_STATE_OUT, S_STATE}, {S_OUT, F_FEEDBACK}, {S_OUT, PROBE_IN},
-                                       /* inside operators; state moves because of control alone */
-                                       {F_DATA, F_DATA_OUT}, {F_CONTROL, F_DATA_OUT}, {F_CONTROL, F_STATE_OUT},
-                                       {S_DATA, S_OUT}, {S_STATE, S_OUT}};
-    uint32_t index[LOCATIONS + 1], from[LOCATIONS * LOCATIONS], count = 0;
-    uint64_t step[LOCATIONS * LOCATIONS] = {0};
-    for (uint32_t i = 0; i < LOCATIONS; i++)
-        for (uint32_t j = 0; j < LOCATIONS; j++) steps[i][j] = i == j ? 0 : FAR;
-    for (uint32_t e = 0; e < sizeof edges / sizeof *edges; e++) steps[edges[e][0]][edges[e][1]] = 0;
-    for (uint32_t k = 0; k < LOCATIONS; k++)
-        for (uint32_t i = 0; i < LOCATIONS; i++)
-            for (uint32_t j = 0; j < LOCATIONS; j++)
-                if (steps[i][k] + steps[k][j] < steps[i][j]) steps[i][j] = steps[i][k] + steps[k][j];
-    for (uint32_t l = 0; l < LOCATIONS; l++) {
-        index[l] = count;
-        if (l == INPUT_OUT || l == CONTROL_OUT || l == F_DATA_OUT || l == F_STATE_OUT || l == S_OUT) continue;
-        for (uint32_t f = 0; f < LOCATIONS; f++)
-            if (steps[f][l] < FAR) from[count++] = f;
-    }
-    index[LOCATIONS] = count;
-    must(mp_control_set_paths(world_control, index, from, step), "mp_control_set_paths");
-}
-
-static void start(uint32_t slot) {
-    mp_slot *s = world_slot[slot];
-    mp_stateful *op = &own.op[slot];
-    *op = (mp_stateful){.bin_shift = bin_shift, .copy = copy, .eager = eager, .per_time = per_time, .fuel = 1 << 16,
-                        .f_data = F_DATA, .f_control = F_CONTROL, .f_feedback = F_FEEDBACK, .f_data_out = F_DATA_OUT,
-                        .f_state_out = F_STATE_OUT, .s_data = S_DATA, .s_state = S_STATE, .s_out = S_OUT,
-                        .pending = record_schema};
-    op->route = (mp_edge){.schema = record_schema, .location = S_DATA, .kind = MP_EDGE_EXCHANGE, .hash = 2, .credit = 1,
-                          .shift = 64 - bin_shift};
-    uint8_t initial[BINS];
-    for (uint32_t b = 0; b < bins; b++) initial[b] = (uint8_t)first_owner(b);
-    must(mp_keyed_start(s, op, initial), "mp_keyed_start");
-    must(mp_times_update(s, INPUT_OUT, 0, n), "mp_times_update");
-    must(mp_times_update(s, CONTROL_OUT, 0, 1), "mp_times_update");
-    must(mp_held_start(s, INPUT_OUT), "mp_held_start");
-    if (slot == 0) must(mp_held_start(s, CONTROL_OUT), "mp_held_start");
-}
-
 static void fill_rings(void) {
     for (uint32_t i = 0; i < n; i++) {
         for (uint32_t j = 0; j < n; j++) {
@@ -537,10 +473,14 @@ int main(int argc, char **argv) {
     mp_limits limits = {.slots = n, .data_bytes = (2ull * n + 2) << 15, .chunk_bytes = 1 << 15, .slab_bytes = 1 << 10,
                         .locations = LOCATIONS, .paths = LOCATIONS * LOCATIONS, .keyed = 1, .bin_shift = {bin_shift}};
     world_open(limits, filled ? 16 : 64, &own, sizeof own);
-    set_paths();
+    must(keyed_graph_paths(world_control), "mp_control_set_paths");
     for (uint32_t i = 0; i < n; i++) script[i] = argv[4 + i];
     read_scripts();
-    for (uint32_t i = 0; i < n; i++) start(i);
+    for (uint32_t i = 0; i < n; i++) {
+        must(keyed_graph_start(world_slot[i], &own.op[i], bin_shift, copy), "mp_keyed_start");
+        own.op[i].eager = eager;
+        own.op[i].per_time = per_time;
+    }
     for (uint32_t b = 0; b < bins; b++) own.bin[b] = (bin_seen){.owner = first_owner(b), .resident = 1};
     if (filled) fill_rings();
     world_begin();

@@ -15,6 +15,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -22,7 +23,7 @@ from typing import Any, Final
 import numpy as np
 
 from megaphone._core import ffi, lib
-from megaphone.dataflow.batch import Batch
+from megaphone.dataflow.batch import Batch, Loan
 from megaphone.dataflow.graph import Graph
 from megaphone.dataflow.operators.input import Input
 from megaphone.dataflow.operators.probe import Probe
@@ -30,16 +31,18 @@ from megaphone.dataflow.operators.unary import Output
 from megaphone.dataflow.operators.unary_frontier import FrontierInput, FrontierOutput
 from megaphone.dataflow.stream import Stream
 from megaphone.dataflow.worker import Worker
+from megaphone.errors import SharedMemoryError
 from megaphone.migration import plan
 from megaphone.migration.control import Instruction, encode
 from megaphone.migration.operators.control import Control
 from megaphone.migration.operators.fold_context import FoldContext, taken
 from megaphone.migration.operators.stateful import StatefulStream
 from megaphone.migration.pacing import Pacer
+from megaphone.shm.limits import SLABS_PER_CHUNK_MIN
 from megaphone.state.stores import DenseArray, HashTable
 from tests.stress.keeping import Keeper
 from tests.stress.records import BACK, DTYPES, U64, columns_of, mix, numbers_of_keys, passes, schema_of, times_of
-from tests.stress.script import SECOND_KEYS, SECOND_SHIFT, Script, Sending
+from tests.stress.script import SECOND_KEYS, SECOND_SHIFT, Hog, Script, Sending
 
 CONTROLLER: Final = 0
 
@@ -225,6 +228,7 @@ class Action:
 def actions_of(script: Script, slot: int) -> Iterator[Action]:
     """Yield what one worker does, in order."""
     for epoch, happening in enumerate(script.epochs):
+        yield from (Action("hog", epoch, hog) for hog in happening.hogs if hog.slot % script.workers == slot)
         if slot == CONTROLLER:
             yield from (Action("update", epoch, update) for update in happening.updates)
         for sending in happening.sendings:
@@ -246,11 +250,15 @@ class Part:
 
     Attributes:
         updates: (stage, time, words) of what has been sent to a control, in order.
+        timers: that let go of loans.
+        refused: hogs that were given less than they wanted.
     """
 
     def __init__(self, script: Script, worker: Worker, handles: Handles) -> None:
         self.script, self.worker, self.handles = script, worker, handles
         self.updates: list[tuple[int, int, Any]] = []
+        self.timers: list[threading.Timer] = []
+        self.refused = 0
         self._strategies = 0
         self._owner = script.first_owner()
         self._pacer: Pacer | None = None
@@ -264,6 +272,8 @@ class Part:
             bins = 1 << (SECOND_SHIFT if self._stage(action.what.stage) else self.script.bin_shift)
             for step, instructions in enumerate(action.what.instructions(bins, self.script.workers)):
                 self._tell(self._stage(action.what.stage), instructions, action.what.ahead + step)
+        elif action.kind == "hog" and self.handles.keeper.threaded:
+            self._hog(action.what)
         elif action.kind == "pace":
             self._pace()
         elif action.kind == "advance":
@@ -296,6 +306,23 @@ class Part:
         if loan.times is not None and times is not None:
             loan.times[:] = times
         words.send(loan)
+
+    def _hog(self, hog: Hog) -> None:
+        """Hold loans for a while; a timer lets go of them, as this worker may be waiting for memory itself by then."""
+        worker, words = self.worker, self.handles.words
+        chunk_bytes = SLABS_PER_CHUNK_MIN * int(lib.mp_slab_bytes(worker.memory.control))
+        records = (chunk_bytes - 4096) // (words.schema.row_bytes + 4)
+        rooms = {name: 1 for name, dtype in zip(words.schema.names, words.schema.dtypes, strict=True) if dtype is None}
+        held: list[Loan] = []
+        try:
+            for _ in range(hog.chunks):
+                held.append(Loan(worker, words.schema, records, bytes_room=rooms))  # noqa: PERF401 - up to an error
+        except SharedMemoryError:
+            self.refused += 1
+        timer = threading.Timer(hog.ms / 1000, held.clear)
+        timer.daemon = True
+        timer.start()
+        self.timers.append(timer)
 
     def _tell(self, stage: int, instructions: list[Instruction], ahead: int) -> None:
         control = self.handles.controls[stage]
@@ -357,6 +384,13 @@ class Part:
             "queued": int(lib.mp_queued_cells(control, self.worker.index)),
             "capabilities": self.worker.why_waiting(),
         }
+
+    def is_quiet(self) -> bool:
+        """Return whether nothing is on its way to anybody, freed blocks included, and no slab is named."""
+        control = self.worker.memory.control
+        if any(lib.mp_queued_cells(control, slot) for slot in range(self.worker.peers)):
+            return False
+        return not self.slabs_named()
 
     def slabs_named(self) -> list[int]:
         """Return the slabs that any slot holds a reference to."""

@@ -83,14 +83,14 @@ class Keeper:
         self._lock = threading.Lock()
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
-        self._threaded = threaded
+        self.threaded = threaded
         self._calls = 0.0
         self.now: Callable[[], float] = time.monotonic if threaded else lambda: self._calls
 
     def start(self, seed: int) -> None:
         """Begin on a worker."""
         self.random = random.Random(seed)
-        if self._threaded and self.limit:
+        if self.threaded and self.limit:
             self._thread = threading.Thread(target=self._run, daemon=True)
             self._thread.start()
 
@@ -115,7 +115,7 @@ class Keeper:
         self.kept_count += 1
         with self._lock:
             self._kept.append(kept)
-        if not self._threaded:
+        if not self.threaded:
             self.let_go()
 
     def check(self) -> None:

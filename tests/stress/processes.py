@@ -60,12 +60,14 @@ def drive(worker: Worker, handles: Handles, text: str) -> Shown:
     handles.words.close()
     worker.run()
     handles.keeper.close()
+    for timer in part.timers:
+        timer.join()
     deadline = time.monotonic() + REST_SECONDS
     collected = False
 
     def is_free() -> bool:
         nonlocal collected
-        if not part.slabs_named() or time.monotonic() > deadline:
+        if part.is_quiet() or time.monotonic() > deadline:
             return True
         if not collected:
             gc.collect()
@@ -74,7 +76,7 @@ def drive(worker: Worker, handles: Handles, text: str) -> Shown:
 
     worker.step_until(is_free)
     rest = part.at_rest() | {"slabs": part.slabs_named()}
-    facts = {"waits": waits[0], "kept": handles.keeper.kept_count}
+    facts = {"waits": waits[0] - part.refused, "refused": part.refused, "kept": handles.keeper.kept_count}
     return Shown(part.seen(), part.state(), rest, part.updates, facts)
 
 
@@ -140,6 +142,7 @@ def check_in_processes(script: Script, told: Callable[[str], None], on_tick: Cal
             raise Difference(message)
     return figures | {
         "waits": sum(part.facts["waits"] for part in parts),
+        "refused": sum(part.facts["refused"] for part in parts),
         "kept": sum(part.facts["kept"] for part in parts),
         "outbox": result.counter("outbox"),
         "ms": int(1000 * result.seconds),

@@ -77,11 +77,27 @@ class Update:
 
 
 @dataclass(frozen=True)
+class Hog:
+    """Loans that a worker's main program takes and holds for a while, so that everybody else is short of memory.
+
+    Attributes:
+        slot: who takes them.
+        chunks: how many, each as large as a chunk; fewer when there are no more.
+        ms: how long they are held.
+    """
+
+    slot: int
+    chunks: int
+    ms: int
+
+
+@dataclass(frozen=True)
 class Epoch:
     """What happens at one time."""
 
     sendings: tuple[Sending, ...] = ()
     updates: tuple[Update, ...] = ()
+    hogs: tuple[Hog, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -171,6 +187,7 @@ class Script:
             Epoch(
                 tuple(Sending(**sending) for sending in epoch["sendings"]),
                 tuple(Update(**update) for update in epoch["updates"]),
+                tuple(Hog(**hog) for hog in epoch["hogs"]),
             )
             for epoch in data["epochs"]
         )
@@ -254,6 +271,7 @@ def script_of(seed: int, *, workers: int = 4) -> Script:
     epochs = []
     total = choice((3_000, 30_000, 120_000)) // (4 if "broadcast" in front else 1)
     number = 0
+    hungry = chance() < 0.4
     plans = choice(("calm", "random", "random", "storm", "storm", "paced"))
     for _ in range(choice((6, 12, 25, 50))):
         sendings, left = [], min(budget, total // 5)
@@ -267,7 +285,10 @@ def script_of(seed: int, *, workers: int = 4) -> Script:
                 sendings.append(Sending(slot, number, records, spread, delay, loan=chance() < 0.3))
                 number += 1
         updates = _updates(random_, plans, bin_shift, second=second)
-        epochs.append(Epoch(tuple(sendings), updates))
+        hogs = ()
+        if hungry and chance() < 0.25:
+            hogs = (Hog(random_.randrange(workers), choice((4, 8, 16, 64)), choice((5, 50, 300))),)
+        epochs.append(Epoch(tuple(sendings), updates, hogs))
     return Script(
         seed=seed,
         epochs=tuple(epochs),

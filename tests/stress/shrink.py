@@ -54,6 +54,8 @@ def smaller(script: Script) -> Iterator[Script]:
 
 def _smaller_epochs(epoch: Epoch) -> Iterator[Epoch]:
     sendings, updates = epoch.sendings, epoch.updates
+    if epoch.hogs:
+        yield replace(epoch, hogs=())
     for at in range(len(sendings)):
         yield replace(epoch, sendings=sendings[:at] + sendings[at + 1 :])
     for at in range(len(updates)):
@@ -117,7 +119,8 @@ def _weight(script: Script) -> tuple[tuple[int, ...], int, int, int]:
     sendings = [sending for epoch in script.epochs for sending in epoch.sendings]
     extras = sum(bool(s.spread) + bool(s.delay) + s.delay + s.loan for s in sendings)
     ahead = sum(update.ahead for epoch in script.epochs for update in epoch.updates)
-    return size_of(script), extras, ahead, sum(sending.slot for sending in sendings)
+    hogs = sum(len(epoch.hogs) for epoch in script.epochs)
+    return size_of(script), extras + hogs, ahead, sum(sending.slot for sending in sendings)
 
 
 def _is_lawful(script: Script) -> bool:

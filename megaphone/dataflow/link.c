@@ -481,6 +481,9 @@ int mp_publish(mp_slot *s) {
         if (inbox->head != inbox->tail) set_ready(s, s->taken[i].location);
     }
     s->taken_count = 0;
+    for (uint32_t i = 0; i < s->popped_count; i++) s->popped[i]->staged = s->popped[i]->tail;
+    s->popped_count = 0;
+    MP_IN_ORDER();
     for (uint32_t i = 0; i < s->release_count; i++) mp_ref_drop(s, s->releases[i]);
     s->release_count = 0;
     MP_STORE_RELAXED(&page->work_epoch, MP_LOAD_RELAXED(&page->work_epoch) + 1);

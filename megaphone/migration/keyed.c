@@ -460,6 +460,7 @@ int64_t mp_applier_collect(mp_slot *s, mp_stateful *op) {
             if (!segment) return -ENOMEM;
             mp_cellheap_pop(s, &k->stash, segment);
             records += segment->records;
+            op->shown_records += segment->records;
         }
         if (op->per_time) break;
     }
@@ -471,6 +472,8 @@ const mp_cell *mp_segments(const mp_slot *s) { return s->segments; }
 int mp_applier_end(mp_slot *s, mp_stateful *op) {
     int rc = forget_segments(s);
     if (rc == 0) rc = applier_hold(s, op);
+    keyed_of(s, op)->applied_records += op->shown_records;
+    op->shown_records = 0;
     if (rc == 0) rc = mp_publish(s);
     if (rc) return rc;
     /* What gave way to fuel is complete already: no message will say so again. */

@@ -49,6 +49,7 @@ typedef struct mp_stateful {     /* what F and S of one operator are told by the
     uint64_t moved_bins;         /* F: bins given away by the last installation, and what it moved */
     uint64_t moved_time;
     uint64_t moved_count;        /* installations since the start, with or without moves */
+    uint64_t shown_records;      /* S: records of input that this activation has shown */
 } mp_stateful;
 
 enum { MP_SHOWN_INPUT = 1, MP_SHOWN_PENDING = 2 };
@@ -111,6 +112,7 @@ typedef struct mp_keyed {
     mp_vec due;               /* heap of mp_due: bins by their least post-dated time; entries may be out of date */
     uint64_t applied_time;    /* capability at S's output, MP_NEVER none */
     uint64_t applied_last;    /* greatest time that this slot has applied */
+    uint64_t applied_records; /* of input, that this slot's activations have shown and left behind */
     uint32_t copying;         /* 1: an installation in copy mode is under way */
     uint32_t copy_bin, copy_block, copy_target;
     uint64_t copy_at;

@@ -52,7 +52,11 @@ static int visit_ring(const mp_slot *look, uint32_t slot, uint32_t peer, mp_root
 static int visit_vec(const mp_slot *look, const mp_vec *v, mp_root root, int is_heap, mp_root_visit *visit, void *arg) {
     mp_vec seen;
     int rc = mp_vec_look(look, v, sizeof(mp_cell), &seen);
-    for (uint32_t i = 0; i < mp_vec_count(&seen) && rc == 0; i++) {
+    /* In a heap, what has been taken lies behind what lives: place + 3. */
+    uint32_t live = mp_vec_count(&seen), count = live;
+    if (is_heap && seen.staged - seen.tail <= seen.capacity - live) count = seen.staged - seen.head;
+    for (uint32_t i = 0; i < count && rc == 0; i++) {
+        if (i == live) root.place += MP_ROOT_CONTROL_TAKEN - MP_ROOT_CONTROL;
         root.position = i;
         root.cell = *(const mp_cell *)mp_vec_entry(look, &seen, is_heap ? i : seen.head + i, sizeof(mp_cell));
         if (!is_heap) root.port = root.cell.location;

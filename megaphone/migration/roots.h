@@ -4,11 +4,15 @@
  *   ring                  cells of the ring to a peer                 reaped .. tail (taken before head, not yet let go)
  *   outbox                cells that found no room in that ring       head .. tail
  *   inbox                 messages for a port of the slot             head .. tail
- *   control, waiting,     heaps of a stateful operator                all
- *   stash
+ *   control, waiting,     heaps of a stateful operator                all, and what the activation in progress has
+ *   stash                                                             taken out of them, behind them
  *
  * A slot's column of references is the number of its roots of each slab, plus what only its process knows: live views,
- * loans, and what an activation in progress has taken out of a heap or staged (activation_seq is odd then).
+ * loans, and what an activation in progress has staged (activation_seq is odd then).
+ * One message may be seen twice, with one reference: sender and seq tell. In an inbox and the ring from which it is
+ * just being received (that is two slots' references), in a ring and the outbox that is just being emptied, in a heap
+ * that an entry just enters or leaves (its offset64 too: pieces of one batch have its number), and, of an activation in
+ * progress, in its inbox and a heap.
  * Owner     reads only; fit for a read-only mapping and for a slot that is stopped anywhere. What a store in progress
  *           has left half done (a queue's block and its capacity are two words) is derived from the block.
  * Errors    -EPROTO where a word cannot be true: an offset outside of the data region, more entries than room. */
@@ -26,6 +30,9 @@ enum mp_root_place {
     MP_ROOT_CONTROL = 5,     /* F: instructions whose time is not final */
     MP_ROOT_WAITING = 6,     /* F: records whose configuration is not known */
     MP_ROOT_STASH = 7,       /* S: records whose time is not complete */
+    MP_ROOT_CONTROL_TAKEN = 8, /* the same three, taken out by the activation in progress, which has not published */
+    MP_ROOT_WAITING_TAKEN = 9,
+    MP_ROOT_STASH_TAKEN = 10,
 };
 
 typedef struct mp_root {

@@ -58,6 +58,10 @@ void mp_model_after(const volatile void *word, uint32_t bytes, const char *funct
      MP_THEN(p, atomic_compare_exchange_strong_explicit((p), (expected), (v), memory_order_acq_rel,                    \
                                                         memory_order_acquire)))
 
+/* What a crash or a stop shows is what this process has stored, in the order of its instructions: here the compiler
+ * keeps the stores above it before those below it. No instruction. */
+#define MP_IN_ORDER() atomic_signal_fence(memory_order_seq_cst)
+
 #define MP_LINE 64u
 #define MP_ALIGN64(n) (((uint64_t)(n) + 63u) & ~(uint64_t)63u)
 #define MP_NO_PORT UINT32_MAX
@@ -180,7 +184,8 @@ typedef struct mp_vec { /* a growable array of the slot in a block: queues, heap
     uint32_t capacity;  /* entries, a power of two */
     uint32_t head;      /* free-running position of the first entry */
     uint32_t tail;      /* free-running position behind the last entry; count = tail - head */
-    uint32_t staged;    /* queues: position behind what the activation in progress has appended */
+    uint32_t staged;    /* queues: position behind what the activation in progress has appended; heaps of cells:
+                           entries with those that it has taken out, see cellheap.h */
 } mp_vec;
 
 typedef struct mp_page { /* one slot; single writer unless said */
@@ -252,6 +257,8 @@ struct mp_slot {
     uint8_t frontier_dirty;
     struct mp_taken { uint32_t location, count; } *taken; /* inputs that the activation has fixed, per port */
     uint32_t taken_count, taken_capacity;
+    mp_vec *popped[4];                       /* heaps of the operator in progress that have lost entries */
+    uint32_t popped_count;
     uint32_t *releases;                      /* slabs whose reference is dropped when the activation has published */
     uint32_t release_count, release_capacity;
     mp_cell *segments;                       /* what a fold is shown: complete cells in order */

@@ -1,27 +1,9 @@
 /* dense.c - dense arrays: growth by chunks, and the fused count-and-emit kernel. */
-#include "state/dense.h"
-
-typedef struct mp_dense_tail {
-    uint64_t unready;
-    uint64_t ready[];
-} mp_dense_tail;
-
-static inline mp_dense_tail *mp_dense_tail_of(const mp_store *store, uint8_t *rows, uint64_t capacity) {
-    return (mp_dense_tail *)(rows + capacity * store->row_bytes);
-}
-
-static inline int mp_dense_is_ready(const mp_dense_tail *tail, uint64_t chunk) {
-    return (tail->ready[chunk >> 6] >> (chunk & 63)) & 1;
-}
+#include "state/dense_inside.h"
 
 static inline void mp_dense_set_ready(mp_dense_tail *tail, uint64_t chunk) {
     tail->ready[chunk >> 6] |= 1ull << (chunk & 63);
     tail->unready--;
-}
-
-static uint64_t mp_dense_bytes(const mp_store *store, uint64_t rows) {
-    uint64_t chunks = rows >> store->chunk_shift;
-    return rows * store->row_bytes + sizeof(mp_dense_tail) + ((chunks + 63) >> 6) * 8;
 }
 
 /* Zero a chunk. Each line is read first, so that a page this process has never touched is mapped by the cheap kind

@@ -97,7 +97,7 @@ void mp_model_after(const volatile void *word, uint32_t bytes, const char *funct
 }
 
 long mp_model_futex_wait(_Atomic uint32_t *word, uint32_t value) {
-    MP_CHECK(mp_running >= 0, "somebody sleeps where nobody can wake him");
+    MP_CHECK(mp_running >= 0 && !mp_model_now->nobody_parks, "somebody sleeps where nobody can wake him");
     mp_context *c = &mp_state->context[mp_running];
     note(POINT_SLEEP, word, sizeof *word, "futex wait", 0);
     give_way();
@@ -128,15 +128,17 @@ long mp_model_futex_wake(_Atomic uint32_t *word) {
     return woken;
 }
 
-void mp_model_await(int (*ready)(uintptr_t), uintptr_t arg) {
+int mp_model_await(int (*ready)(uintptr_t), uintptr_t arg) {
     mp_context *c = &mp_state->context[mp_running];
     note(POINT_AWAIT, NULL, 0, "await", 0);
     c->ready = ready;
     c->ready_arg = arg;
     c->status = STATUS_AWAITS;
+    c->timed_out = 0;
     give_way();
     c->status = STATUS_READY;
     c->ready = NULL;
+    return !c->timed_out;
 }
 
 uint32_t mp_model_choose(uint32_t ways) {
@@ -337,7 +339,7 @@ static void print_act(uint64_t number, const act *a) {
         return;
     }
     if (a->what == ACT_TIME_OUT) {
-        printf("%*s%u  wakes by time-out\n", a->context * 4, "", a->context);
+        printf("%*s%u  goes on by time-out\n", a->context * 4, "", a->context);
         return;
     }
     printf("%*s%u  %s %s", a->context * 4, "", a->context, did[a->kind], word);
@@ -480,7 +482,7 @@ static uint32_t list_ways(act *way, uint32_t last) {
     /* Only a crash excuses who is not woken; and then time passes for all sleepers, in any order. */
     if (alive == 0 && mp_state->crashes)
         for (uint32_t i = 0; i < m->contexts; i++)
-            if (mp_state->context[i].status == STATUS_SLEEPS)
+            if (mp_state->context[i].status == STATUS_SLEEPS || mp_state->context[i].status == STATUS_AWAITS)
                 way[count++] = (act){.context = (uint8_t)i, .what = ACT_TIME_OUT};
     return count;
 }

@@ -35,13 +35,14 @@
  *     column, its credit, the lease of a chunk that it holds), and all it does to words that nobody else reads while
  *     it runs (activation_seq, work_epoch, state: for inspectors, who come when a slot is stopped; committed bytes,
  *     which only add up; `used` and `committed` of a chunk that it holds, unless `parent_grows`);
- *   - accesses to block headers in chunks of its own, if the model says `blocks_private`.
+ *   - accesses to block headers in chunks of its own, if the model says `blocks_private`;
+ *   - the word that says who is parked, if the model says `nobody_parks`.
  * These are the owners of base.h, and each claim is checked on the way: a write to another slot's word is an error.
  *
  * CRASHES. With crash_budget k up to k contexts of crash_mask die, each at any of its points: before the access that it
  * was about to make, or in its sleep. Stack, private memory and handle are gone; shared memory stays as it is.
- * Time-outs are not modelled, so that a lost wake-up is a deadlock. Once somebody has been killed, whoever sleeps wakes
- * by time-out when nothing else can happen: park.h promises no more.
+ * Time-outs are not modelled, so that a lost wake-up is a deadlock. Once somebody has been killed, whoever sleeps or
+ * awaits goes on by time-out when nothing else can happen: park.h promises no more.
  *
  * WHAT THIS DOES NOT COVER. Interleavings are sequentially consistent: a missing acquire or release, or a relaxed
  * access that should not be one, goes unseen. That is for ThreadSanitizer under threads (tests/native) and for the
@@ -67,6 +68,7 @@ typedef struct mp_model {
     uint32_t crash_budget;     /* contexts that may die in one execution */
     uint32_t crash_mask;       /* bit per context that may die; 0: all */
     uint8_t blocks_private;    /* no block travels between slots: headers in own chunks are no points, and checked */
+    uint8_t nobody_parks;      /* nobody sleeps, and the words that say who does are no points */
     uint8_t parent_grows;      /* a context commits memory in the parent's place: watermarks are points */
     uint8_t coarse;            /* no points behind what publishes: half the states, and orders of plain words unseen */
     void (*setup)(void);
@@ -115,8 +117,9 @@ int mp_model_finished(uint32_t context);
 void mp_model_settle(void);
 /* What a slot believes to be the count of this time at this location. */
 int64_t mp_model_count(uint32_t slot, uint32_t location, uint64_t time);
-/* Cannot act until ready(arg) is not 0. `ready` only reads. */
-void mp_model_await(int (*ready)(uintptr_t arg), uintptr_t arg);
+/* Cannot act until ready(arg) is not 0; `ready` only reads. Returns 1, or 0 when somebody was killed and nothing can
+ * happen any more unless this context stops waiting. */
+int mp_model_await(int (*ready)(uintptr_t arg), uintptr_t arg);
 /* One context makes this choice both ways (0 and 1 ... ways - 1): explored like the order of contexts. */
 uint32_t mp_model_choose(uint32_t ways);
 

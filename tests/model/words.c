@@ -59,7 +59,8 @@ int mp_words_rule(const volatile void *word, int is_write, uint32_t slot) {
     if (within(at, h->pages_at, slots * MP_ALIGN64(sizeof(mp_page)), &in)) {
         uint32_t owner = (uint32_t)(in / MP_ALIGN64(sizeof(mp_page)));
         in %= MP_ALIGN64(sizeof(mp_page));
-        if (IS_FIELD(in, mp_page, parked) || IS_FIELD(in, mp_page, pid)) return MP_WORD_SHARED;
+        if (IS_FIELD(in, mp_page, parked)) return mp_model_now->nobody_parks ? MP_WORD_QUIET : MP_WORD_SHARED;
+        if (IS_FIELD(in, mp_page, pid)) return MP_WORD_SHARED;
         (void)only_writer(word, is_write, slot, owner);
         return slot == owner ? MP_WORD_QUIET : MP_WORD_SHARED;
     }

@@ -115,6 +115,8 @@ int mp_model_finished(uint32_t context);
 #define MP_MODEL_STEP(p, w) mp_model_point((p), sizeof *(p), (w), __func__, __LINE__)
 /* For `final`: let every slot that is left empty its rings and send what waits, until nothing moves. */
 void mp_model_settle(void);
+/* For `final`, when all is taken and reaped: every column of every slab is 0. */
+void mp_model_no_references(void);
 /* What a slot believes to be the count of this time at this location. */
 int64_t mp_model_count(uint32_t slot, uint32_t location, uint64_t time);
 /* Cannot act until ready(arg) is not 0; `ready` only reads. Returns 1, or 0 when somebody was killed and nothing can

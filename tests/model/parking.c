@@ -117,6 +117,7 @@ static void run(uint32_t context) {
 
 static void nothing_is_lost(void) {
     mp_model_settle();
+    if (!mp_model_dead(0) && !mp_model_dead(1)) mp_model_no_references();
     for (uint32_t slot = 0; slot < 2 && mp_model_now->variant == BOTH; slot++) {
         mp_slot *s = mp_model_slot(slot);
         if (!s || mp_model_dead(1 - slot)) continue;

@@ -143,6 +143,7 @@ static void all_arrived(void) {
     }
     mp_model_settle();
     MP_CHECK(ghost->taken == activations() * messages_each(), "%u messages arrived of %u", ghost->taken, all);
+    mp_model_no_references();
     for (uint32_t slot = 0; slot < 2; slot++) {
         uint32_t known = activations() & 1 ? changes_each() : 0;
         MP_CHECK(mp_model_count(slot, PORT, 0) == 0, "slot %u still counts messages", slot);

@@ -61,4 +61,5 @@ def test_every_interleaving_of_a_larger_world_keeps_the_rules_of(name: str, chec
 
 
 def test_every_model_has_its_line_here(programs: dict[str, Path]) -> None:
-    assert set(programs) == SMALL.keys() | LARGE.keys()
+    known = {name for name in programs if not name.startswith(("selfcheck_", "broken_"))}
+    assert known == SMALL.keys() | LARGE.keys()

@@ -95,6 +95,8 @@ const char *mp_words_name(const volatile void *word, char *text, size_t size) {
         if (names[i].word == word) return names[i].name;
     if (slots == 0) {
         snprintf(text, size, "a word");
+    } else if (within((uintptr_t)word, (uintptr_t)mp_state->ghost, mp_state->ghost_used, &in)) {
+        snprintf(text, size, "ghost + %llu", (unsigned long long)in);
     } else if (within((uintptr_t)word, (uintptr_t)mp_model_data(), l->data_bytes, &in)) {
         snprintf(text, size, "data + %llu", (unsigned long long)in);
     } else if (at == offsetof(mp_header, stop) || at == offsetof(mp_header, pool_short)) {

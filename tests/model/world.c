@@ -2,6 +2,7 @@
 #include "arena.h"
 
 #include "dataflow/link.h"
+#include "shm/slab.h"
 #include "shm/vec.h"
 
 #include <stdio.h>
@@ -185,4 +186,10 @@ int64_t mp_model_count(uint32_t slot, uint32_t location, uint64_t time) {
     for (uint32_t i = 0; t->block && i < t->count; i++)
         if (e[i].time == time) return e[i].count;
     return 0;
+}
+
+void mp_model_no_references(void) {
+    for (uint32_t i = 0; i < ((mp_header *)mp_model_control())->slabs; i++)
+        MP_CHECK(mp_ref_row(mp_model_control(), i) == 0, "nobody names slab %u any more, and it counts %llu", i,
+                 (unsigned long long)mp_ref_row(mp_model_control(), i));
 }

@@ -61,6 +61,28 @@ extern int mp_running;                   /* context, or -1 */
 extern uint8_t *mp_ignored;              /* a byte for each of the arena: 1 when it is left out of the hash */
 #define ARENA_BYTES (ROOM_META + ROOM_CONTROL + ROOM_DATA + MP_CONTEXTS_MAX * (ROOM_PRIVATE + ROOM_STACK))
 
+/* contexts.c */
+uint8_t *mp_stack_top(uint32_t i);
+void mp_context_prepare(uint32_t i);     /* its first step will enter run() */
+void mp_context_run(uint32_t i);         /* to its next point, or its end */
+void mp_context_bury(uint32_t i);        /* done or dead: what it leaves does not make states different */
+
+/* states.c */
+typedef struct digest {
+    uint64_t low, high;
+} digest;
+
+extern digest mp_state_hash;             /* exclusive or over all blocks */
+extern uint64_t mp_change_count;         /* blocks noted since the walk began */
+extern uint64_t mp_seen_count;
+void mp_begin_states(void);
+void mp_keep_step(uint32_t i, const uint8_t *deepest); /* note what a step of one context has changed */
+void mp_keep_all(void);                  /* what `final` has changed */
+void mp_undo(uint64_t to_count);         /* put back what was noted beyond this count */
+int mp_see(digest d);                    /* has this state been seen? From now on it has */
+void mp_check_states(void);
+
+/* world.c */
 void mp_arena_make(void);
 void mp_pool_of(uint32_t context);       /* where calloc takes from while no context runs */
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 PACKAGE = HERE.parents[1] / "megaphone"
-ENGINE = ("engine.c", "world.c", "words.c")
+ENGINE = ("engine.c", "contexts.c", "states.c", "world.c", "words.c")
 LAYERS = ("shm", "progress", "dataflow", "state", "migration")
 CFLAGS = (
     *("-std=gnu11", "-D_GNU_SOURCE", "-DMP_MODEL", "-O1", "-g", "-Wall", "-Wextra", "-Werror"),

@@ -1,304 +1,14 @@
-/* engine.c - contexts switched by hand, and the walk through all their interleavings and crashes; see engine.h. */
+/* engine.c - the walk through all interleavings and crashes, depth first, and the way to a broken rule; see engine.h. */
 #include "arena.h"
 
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 const mp_model *mp_model_now;
-
-/* ---- contexts ----------------------------------------------------------------------------------------------------- */
-
-void mp_model_switch(void **save_sp, void *load_sp);
-
-#if defined(__x86_64__)
-enum { SAVED_WORDS = 6 };
-__asm__(".globl mp_model_switch\n"
-        "mp_model_switch:\n"
-        "    push %rbp\n    push %rbx\n    push %r12\n    push %r13\n    push %r14\n    push %r15\n"
-        "    mov %rsp, (%rdi)\n    mov %rsi, %rsp\n"
-        "    pop %r15\n    pop %r14\n    pop %r13\n    pop %r12\n    pop %rbx\n    pop %rbp\n"
-        "    ret\n");
-#elif defined(__aarch64__)
-enum { SAVED_WORDS = 20 };
-__asm__(".globl mp_model_switch\n"
-        "mp_model_switch:\n"
-        "    sub sp, sp, #160\n"
-        "    stp x19, x20, [sp, #0]\n    stp x21, x22, [sp, #16]\n    stp x23, x24, [sp, #32]\n"
-        "    stp x25, x26, [sp, #48]\n    stp x27, x28, [sp, #64]\n    stp d8, d9, [sp, #80]\n"
-        "    stp d10, d11, [sp, #96]\n    stp d12, d13, [sp, #112]\n    stp d14, d15, [sp, #128]\n"
-        "    stp x29, x30, [sp, #144]\n"
-        "    mov x9, sp\n    str x9, [x0]\n    mov sp, x1\n"
-        "    ldp x19, x20, [sp, #0]\n    ldp x21, x22, [sp, #16]\n    ldp x23, x24, [sp, #32]\n"
-        "    ldp x25, x26, [sp, #48]\n    ldp x27, x28, [sp, #64]\n    ldp d8, d9, [sp, #80]\n"
-        "    ldp d10, d11, [sp, #96]\n    ldp d12, d13, [sp, #112]\n    ldp d14, d15, [sp, #128]\n"
-        "    ldp x29, x30, [sp, #144]\n"
-        "    add sp, sp, #160\n    ret\n");
-#else
-#error "write the switch for this processor"
-#endif
-
-static void *scheduler_sp;
-
-static void give_way(void) {
-    mp_context *c = &mp_state->context[mp_running];
-    mp_model_switch(&c->sp, scheduler_sp);
-}
-
-static void note(int kind, const volatile void *word, uint32_t bytes, const char *function, int line) {
-    mp_context *c = &mp_state->context[mp_running];
-    c->kind = kind;
-    c->word = word;
-    c->bytes = bytes;
-    c->function = function;
-    c->line = line;
-}
-
-static void enter(void) {
-    mp_model_now->run((uint32_t)mp_running);
-    mp_state->context[mp_running].status = STATUS_DONE;
-    give_way();
-}
-
-static uint8_t *stack_top(uint32_t i) { return mp_regions[REGION_STACK + i].at + ROOM_STACK; }
-
-static void prepare(uint32_t i) {
-    mp_context *c = &mp_state->context[i];
-    uint64_t *top = (uint64_t *)stack_top(i), entry = (uint64_t)(uintptr_t)enter;
-#if defined(__x86_64__)
-    top -= 2; /* a return address that is never used, and one that enters */
-    top[0] = entry;
-    top -= SAVED_WORDS;
-#else
-    top -= SAVED_WORDS;
-    top[SAVED_WORDS - 1] = entry;
-#endif
-    c->sp = top;
-    c->kind = POINT_START;
-    c->ways = 1;
-    c->slot = i < ((mp_header *)mp_model_control())->limits.slots ? i : MP_NO_SLOT;
-}
-
-/* ---- what contexts call ------------------------------------------------------------------------------------------- */
-
-void mp_model_point(const volatile void *word, uint32_t bytes, int is_write, const char *function, int line) {
-    if (mp_running < 0 || mp_words_rule(word, is_write, mp_state->context[mp_running].slot) == MP_WORD_QUIET) return;
-    note(is_write ? POINT_WRITE : POINT_READ, word, bytes, function, line);
-    give_way();
-}
-
-void mp_model_after(const volatile void *word, uint32_t bytes, const char *function, int line) {
-    if (mp_running < 0 || mp_model_now->coarse) return;
-    if (mp_words_rule(word, 1, mp_state->context[mp_running].slot) == MP_WORD_QUIET) return;
-    note(POINT_AFTER, word, bytes, function, line);
-    give_way();
-}
-
-long mp_model_futex_wait(_Atomic uint32_t *word, uint32_t value) {
-    MP_CHECK(mp_running >= 0 && !mp_model_now->nobody_parks, "somebody sleeps where nobody can wake him");
-    mp_context *c = &mp_state->context[mp_running];
-    note(POINT_SLEEP, word, sizeof *word, "futex wait", 0);
-    give_way();
-    if (atomic_load_explicit(word, memory_order_relaxed) != value) {
-        errno = EAGAIN;
-        return -1;
-    }
-    c->status = STATUS_SLEEPS;
-    give_way(); /* whoever wakes it makes it ready again */
-    errno = ETIMEDOUT;
-    return c->timed_out ? -1 : 0;
-}
-
-long mp_model_futex_wake(_Atomic uint32_t *word) {
-    if (mp_running >= 0) {
-        note(POINT_WAKE, word, sizeof *word, "futex wake", 0);
-        give_way();
-    }
-    long woken = 0;
-    for (uint32_t i = 0; i < mp_model_now->contexts; i++) {
-        mp_context *c = &mp_state->context[i];
-        if (c->status != STATUS_SLEEPS || c->word != word) continue;
-        c->status = STATUS_READY;
-        c->kind = POINT_WOKEN;
-        c->timed_out = 0;
-        woken++;
-    }
-    return woken;
-}
-
-int mp_model_await(int (*ready)(uintptr_t), uintptr_t arg) {
-    mp_context *c = &mp_state->context[mp_running];
-    note(POINT_AWAIT, NULL, 0, "await", 0);
-    c->ready = ready;
-    c->ready_arg = arg;
-    c->status = STATUS_AWAITS;
-    c->timed_out = 0;
-    give_way();
-    c->status = STATUS_READY;
-    c->ready = NULL;
-    return !c->timed_out;
-}
-
-uint32_t mp_model_choose(uint32_t ways) {
-    mp_context *c = &mp_state->context[mp_running];
-    note(POINT_CHOICE, NULL, 0, "choose", 0);
-    c->ways = ways;
-    give_way();
-    uint32_t choice = c->choice;
-    c->ways = 1;
-    c->choice = 0;
-    return choice;
-}
-
-void mp_model_act_as(uint32_t slot) { mp_state->context[mp_running].slot = slot; }
-
-int mp_model_context(void) { return mp_running; }
-
-int mp_model_dead(uint32_t context) { return mp_state->context[context].status == STATUS_DEAD; }
-
-int mp_model_finished(uint32_t context) { return mp_state->context[context].status == STATUS_DONE; }
-
-/* ---- states: a copy of the arena, what differs from it, and its hash ---------------------------------------------- */
-
-typedef struct digest {
-    uint64_t low, high;
-} digest;
-
-typedef struct change { /* a block as it was before a step */
-    uint32_t block;
-    digest hash;
-    uint8_t bytes[BLOCK_BYTES];
-} change;
-
-static uint8_t *shadow;       /* the arena in the state on top of the walk */
-static digest *block_hash;    /* of each block of it */
-static uint8_t *block_masked; /* has bytes that are left out of the hash */
-static digest state_hash;     /* exclusive or over all blocks */
-static change *changes;
-static uint64_t change_count, change_room;
-
-#define ARENA ((uint8_t *)(uintptr_t)ARENA_AT)
-
-static digest hash_of(uint32_t block) {
-    uint64_t word[BLOCK_BYTES / 8];
-    memcpy(word, ARENA + (uint64_t)block * BLOCK_BYTES, BLOCK_BYTES);
-    if (block_masked[block]) {
-        const uint8_t *ignored = mp_ignored + (uint64_t)block * BLOCK_BYTES;
-        for (uint32_t i = 0; i < BLOCK_BYTES; i++)
-            if (ignored[i]) ((uint8_t *)word)[i] = 0;
-    }
-    uint64_t a = (block + 1) * UINT64_C(0x9e3779b97f4a7c15), b = ~a * UINT64_C(0xd1342543de82ef95);
-    for (uint32_t i = 0; i < BLOCK_BYTES / 8; i++) {
-        a = (a ^ word[i]) * UINT64_C(0xff51afd7ed558ccd);
-        a ^= a >> 32;
-        b = (b + word[i]) * UINT64_C(0xc4ceb9fe1a85ec53);
-        b ^= b >> 29;
-    }
-    a = (a ^ (b >> 31)) * UINT64_C(0x9fb21c651e98df25);
-    b = (b ^ (a >> 33)) * UINT64_C(0xd6e8feb86659fd93);
-    return (digest){a ^ (a >> 30), b ^ (b >> 32)};
-}
-
-static void renew(uint32_t block) {
-    digest fresh = hash_of(block);
-    state_hash.low ^= block_hash[block].low ^ fresh.low;
-    state_hash.high ^= block_hash[block].high ^ fresh.high;
-    block_hash[block] = fresh;
-}
-
-static void keep(uint64_t at) {
-    if (memcmp(ARENA + at, shadow + at, BLOCK_BYTES) == 0) return;
-    if (change_count == change_room) {
-        change_room = change_room ? change_room * 2 : 1024;
-        changes = realloc(changes, change_room * sizeof *changes);
-        if (!changes) mp_model_fail("no memory for the walk");
-    }
-    uint32_t block = (uint32_t)(at / BLOCK_BYTES);
-    change *c = &changes[change_count++];
-    c->block = block;
-    c->hash = block_hash[block];
-    memcpy(c->bytes, shadow + at, BLOCK_BYTES);
-    memcpy(shadow + at, ARENA + at, BLOCK_BYTES);
-    renew(block);
-}
-
-/* Note what lies between these addresses and differs from the copy. */
-static void keep_range(const uint8_t *from, const uint8_t *to) {
-    uint64_t at = (uint64_t)(from - ARENA) & ~(uint64_t)(PIECE_BYTES - 1), end = (uint64_t)(to - ARENA);
-    for (; at < end; at += PIECE_BYTES) {
-        if (memcmp(ARENA + at, shadow + at, PIECE_BYTES) == 0) continue;
-        for (uint32_t i = 0; i < PIECE_BYTES; i += BLOCK_BYTES) keep(at + i);
-    }
-}
-
-/* After a step of one context: its stack from where it was or is deeper, its memory, and all that is shared. */
-static void keep_step(uint32_t i, const uint8_t *deepest) {
-    for (uint32_t r = 0; r < REGION_PRIVATE; r++) keep_range(mp_regions[r].at, mp_regions[r].at + mp_regions[r].used_bytes);
-    const mp_region *own = &mp_regions[REGION_PRIVATE + i];
-    keep_range(own->at, own->at + own->used_bytes);
-    keep_range(deepest, stack_top(i));
-}
-
-/* What `final` has done, so that it can be undone. */
-static void keep_all(void) {
-    for (uint32_t r = 0; r < REGION_STACK; r++) keep_range(mp_regions[r].at, mp_regions[r].at + mp_regions[r].used_bytes);
-}
-
-static void undo(uint64_t to_count) {
-    while (change_count > to_count) {
-        change *c = &changes[--change_count];
-        uint64_t at = (uint64_t)c->block * BLOCK_BYTES;
-        memcpy(ARENA + at, c->bytes, BLOCK_BYTES);
-        memcpy(shadow + at, c->bytes, BLOCK_BYTES);
-        state_hash.low ^= block_hash[c->block].low ^ c->hash.low;
-        state_hash.high ^= block_hash[c->block].high ^ c->hash.high;
-        block_hash[c->block] = c->hash;
-    }
-}
-
-static void begin_states(void) {
-    uint32_t blocks = ARENA_BYTES / BLOCK_BYTES;
-    shadow = malloc(ARENA_BYTES);
-    block_hash = calloc(blocks, sizeof *block_hash);
-    block_masked = calloc(blocks, 1);
-    if (!shadow || !block_hash || !block_masked) mp_model_fail("no memory for the walk");
-    memcpy(shadow, ARENA, ARENA_BYTES);
-    for (uint32_t i = 0; i < blocks; i++) {
-        for (uint32_t j = 0; j < BLOCK_BYTES; j++) block_masked[i] |= mp_ignored[(uint64_t)i * BLOCK_BYTES + j];
-        renew(i);
-    }
-}
-
-/* Open addressing; an entry of zeros is empty. */
-static digest *seen;
-static uint64_t seen_room = 1 << 16, seen_count;
-
-static int see(digest d) {
-    if (!seen || seen_count * 3 > seen_room * 2) {
-        digest *old = seen;
-        uint64_t old_room = old ? seen_room : 0;
-        seen_room = old ? seen_room * 2 : seen_room;
-        seen = calloc(seen_room, sizeof *seen);
-        if (!seen) mp_model_fail("no memory for the table of seen states");
-        for (uint64_t i = 0; i < old_room; i++) {
-            if (!(old[i].low | old[i].high)) continue;
-            uint64_t at = old[i].low & (seen_room - 1);
-            while (seen[at].low | seen[at].high) at = (at + 1) & (seen_room - 1);
-            seen[at] = old[i];
-        }
-        free(old);
-    }
-    uint64_t at = d.low & (seen_room - 1);
-    for (; seen[at].low | seen[at].high; at = (at + 1) & (seen_room - 1))
-        if (seen[at].low == d.low && seen[at].high == d.high) return 1;
-    seen[at] = d;
-    seen_count++;
-    return 0;
-}
-
-/* ---- the walk ------------------------------------------------------------------------------------------------------ */
 
 enum { ACT_RUN = 0, ACT_KILL, ACT_TIME_OUT };
 
@@ -320,6 +30,7 @@ typedef struct node { /* a state on the way to where the walk is */
 static node *nodes;
 static uint64_t depth, node_room, depth_max, ends, crashes;
 static int in_step;
+static uint64_t step_count;
 
 static uint64_t value_of(const volatile void *word, uint32_t bytes) {
     uint64_t value = 0;
@@ -375,7 +86,7 @@ static _Noreturn void give_up(const char *what) {
                    c->word && c->status < STATUS_DONE ? mp_words_name(c->word, text, sizeof text) : "");
         }
     }
-    printf("after %llu states\n", (unsigned long long)seen_count);
+    printf("after %llu states\n", (unsigned long long)mp_seen_count);
     fflush(stdout);
     _exit(1);
 }
@@ -391,6 +102,14 @@ void mp_model_fail(const char *format, ...) {
 
 static void on_signal(int number) { give_up(number == SIGABRT ? "the core aborts" : "the core touches what is not there"); }
 
+/* Steps take microseconds: one that lasts from one tick to the next has lost its way between two points. */
+static void on_tick(int number) {
+    static uint64_t before;
+    (void)number;
+    if (step_count == before && mp_running >= 0) give_up("a context runs on and comes to no point");
+    before = step_count;
+}
+
 static void grow_walk(void) {
     if (depth < node_room) return;
     node_room = node_room ? node_room * 2 : 1024;
@@ -400,32 +119,8 @@ static void grow_walk(void) {
 
 static void enter_state(void) {
     grow_walk();
-    nodes[depth++] = (node){.change_count = change_count};
+    nodes[depth++] = (node){.change_count = mp_change_count};
     if (depth > depth_max) depth_max = depth;
-}
-
-static void wipe(uint8_t *from, const uint8_t *to) { memset(from, 0, (size_t)(to - from)); }
-
-/* What calls have left below the live part of a stack. */
-static void wipe_below(uint32_t i) {
-    uint8_t *sp = mp_state->context[i].sp, *floor = mp_regions[REGION_STACK + i].at;
-    if (sp < floor + DEAD_BYTES) mp_model_fail("context %u has no stack left", i);
-    wipe(sp - DEAD_BYTES, sp);
-}
-
-/* The stack does not matter any more, and the handle of a process that was killed is gone with its memory. */
-static void bury(uint32_t i) {
-    mp_context *c = &mp_state->context[i];
-    mp_context rest = {.status = c->status, .sp = stack_top(i), .slot = c->slot};
-    wipe(mp_regions[REGION_STACK + i].at, stack_top(i));
-    if (c->status == STATUS_DEAD) {
-        const mp_region *own = &mp_regions[REGION_PRIVATE + i];
-        wipe(own->at, own->at + own->used_bytes);
-    } else {
-        rest.handle = c->handle;
-        rest.pool_used = c->pool_used;
-    }
-    *c = rest;
 }
 
 static void step(uint32_t i, act *way) {
@@ -442,14 +137,12 @@ static void step(uint32_t i, act *way) {
         c->choice = way->choice;
         way->before = value_of(way->word, way->bytes);
         in_step = 1;
-        mp_running = (int)i;
-        mp_model_switch(&scheduler_sp, c->sp);
-        mp_running = -1;
+        step_count++;
+        mp_context_run(i);
         way->after = value_of(way->word, way->bytes);
-        wipe_below(i);
     }
-    if (c->status >= STATUS_DONE) bury(i);
-    keep_step(i, sp < (const uint8_t *)c->sp ? sp : c->sp);
+    if (c->status >= STATUS_DONE) mp_context_bury(i);
+    mp_keep_step(i, sp < (const uint8_t *)c->sp ? sp : c->sp);
 }
 
 /* The choices of a state, in a fixed order: who acted last goes on first, which makes for ways that can be read. */
@@ -487,7 +180,7 @@ static uint32_t list_ways(act *way, uint32_t last) {
     return count;
 }
 
-enum { WAYS_MAX = 64 };
+enum { WAYS_MAX = 64, TICK_SECONDS = 3 }; /* of this process's own time */
 
 static void end_of_execution(void) {
     for (uint32_t i = 0; i < mp_model_now->contexts; i++)
@@ -497,20 +190,12 @@ static void end_of_execution(void) {
     ends++;
     if (!mp_model_now->final) return;
     mp_model_now->final();
-    keep_all();
-}
-
-/* Is the copy a copy, in places too that no step looks at? A context that changes another's private memory, or a check
- * that writes, is found here. */
-static void check_engine(void) {
-    for (uint64_t at = 0; at < ARENA_BYTES; at += BLOCK_BYTES)
-        if (memcmp(ARENA + at, shadow + at, BLOCK_BYTES))
-            mp_model_fail("the engine has missed a change at %#llx", (unsigned long long)(ARENA_AT + at));
+    mp_keep_all();
 }
 
 static void walk(uint64_t limit) {
     act way[WAYS_MAX];
-    see(state_hash);
+    mp_see(mp_state_hash);
     enter_state();
     while (depth) {
         node *top = &nodes[depth - 1];
@@ -519,19 +204,19 @@ static void walk(uint64_t limit) {
         if (count == 0) end_of_execution();
         if (top->next >= count) {
             depth--;
-            if (depth) undo(nodes[depth - 1].change_count);
+            if (depth) mp_undo(nodes[depth - 1].change_count);
             continue;
         }
         top->way = way[top->next++];
         step(top->way.context, &top->way);
         if (mp_model_now->invariant) mp_model_now->invariant();
         crashes += top->way.what == ACT_KILL;
-        if (see(state_hash)) {
-            undo(top->change_count);
+        if (mp_see(mp_state_hash)) {
+            mp_undo(top->change_count);
             continue;
         }
-        if (seen_count % 4096 == 0 || seen_count == 64) check_engine();
-        if (seen_count > limit) {
+        if (mp_seen_count % 4096 == 0 || mp_seen_count == 64) mp_check_states();
+        if (mp_seen_count > limit) {
             printf("model %s: more than %llu states\n", mp_model_now->name, (unsigned long long)limit);
             fflush(stdout);
             _exit(2);
@@ -557,14 +242,16 @@ int main(int count, char **word) {
     for (uint32_t i = 0; i < 3; i++)
         sigaction((const int[]){SIGSEGV, SIGBUS, SIGABRT}[i],
                   &(struct sigaction){.sa_handler = on_signal, .sa_flags = SA_ONSTACK}, NULL);
+    sigaction(SIGVTALRM, &(struct sigaction){.sa_handler = on_tick, .sa_flags = SA_ONSTACK | SA_RESTART}, NULL);
+    setitimer(ITIMER_VIRTUAL, &(struct itimerval){{TICK_SECONDS, 0}, {TICK_SECONDS, 0}}, NULL);
     mp_arena_make();
     mp_model_now->setup();
-    for (uint32_t i = 0; i < mp_model_now->contexts; i++) prepare(i);
-    begin_states();
+    for (uint32_t i = 0; i < mp_model_now->contexts; i++) mp_context_prepare(i);
+    mp_begin_states();
     walk(limit);
-    check_engine();
+    mp_check_states();
     printf("model %s: %llu states, %llu ends, %llu crashes, depth %llu\n", mp_model_now->name,
-           (unsigned long long)seen_count, (unsigned long long)ends, (unsigned long long)crashes,
+           (unsigned long long)mp_seen_count, (unsigned long long)ends, (unsigned long long)crashes,
            (unsigned long long)depth_max);
     return 0;
 }

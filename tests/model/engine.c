@@ -180,7 +180,7 @@ static uint32_t list_ways(act *way, uint32_t last) {
     return count;
 }
 
-enum { WAYS_MAX = 64, TICK_SECONDS = 3 }; /* of this process's own time */
+enum { WAYS_MAX = 64, TICK_SECONDS = 1 }; /* of this process's own time */
 
 static void end_of_execution(void) {
     for (uint32_t i = 0; i < mp_model_now->contexts; i++)

@@ -44,7 +44,7 @@ def test_the_engine_finds_nothing_where_nothing_is_wrong(name: str, check: Calla
 def test_the_engine_finds_what_is_wrong_and_shows_the_way_there(
     name: str, said: str, programs: dict[str, Path]
 ) -> None:
-    done = subprocess.run([str(programs[name]), name], capture_output=True, text=True, timeout=20)
+    done = subprocess.run([str(programs[name]), name], capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert said in done.stdout.splitlines()[0]
     assert "starts" in done.stdout
@@ -52,5 +52,5 @@ def test_the_engine_finds_what_is_wrong_and_shows_the_way_there(
 
 def test_the_engine_stops_at_the_limit_of_states(programs: dict[str, Path]) -> None:
     command = [str(programs["parking_stop"]), "parking_stop", "--limit", "1000"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (2, "model parking_stop: more than 1000 states\n")

@@ -13,7 +13,7 @@
  * Variants         FULL: the ring has no room when the block is freed, and it waits in the queue. MUTUAL: both free what
  *                  the other has carved. PARKED: the carver sleeps, and is woken by what is flushed. TWICE: the same
  *                  block is freed again: the process ends, with a line that says so. */
-#include "engine.h"
+#include "arena.h"
 
 #include "dataflow/link.h"
 #include "shm/block.h"
@@ -64,6 +64,7 @@ static void setup(void) {
     }
     if (mp_model_now->variant != FULL) return;
     mp_slot *s = mp_model_slot(HOLDER);
+    mp_pool_of(HOLDER); /* what its handle allocates is its context's */
     for (uint32_t i = 0; i < FILL; i++) { /* what is left is the reserve of progress */
         mp_cell cell = {.location = PORT};
         mp_begin(s, NULL, 0);

@@ -14,7 +14,8 @@
  * references are all 0.
  *
  * usage: handover_orders MODE BIN_SHIFT LIMIT SCRIPT SCRIPT [SCRIPT]
- *   MODE    of letters: h by hand, c by copy; e eager; t per time; s rings of 16 cells, 13 of them full at the start
+ *   MODE    of letters: h by hand, c by copy; e eager; t per time; s rings of 16 cells, 13 of them full at the start;
+ *           w a slot receives all that is there, as a worker's step does, instead of one message
  *   SCRIPT  activations of a slot's inputs: r<bin><time> a batch of one record, b<time> a batch with one record for each
  *           bin, d<time> a later capability, c no capability more; slot 0 also M<bin><slot><time> an instruction,
  *           D<time> and C the same of control's capability */
@@ -50,7 +51,7 @@ static struct own {
 } own;
 
 static const char *script[SLOTS];
-static uint32_t n, bins, bin_shift, copy, eager, per_time, filled;
+static uint32_t n, bins, bin_shift, copy, eager, per_time, filled, whole;
 static uint64_t record_time[RECORDS], in_message_states, stashed_states;
 static uint32_t record_bin[RECORDS], first_record[SLOTS + 1];
 static move moves[MOVES];
@@ -215,8 +216,12 @@ static uint32_t model_actions(action *out) {
     for (uint8_t i = 0; i < n; i++) {
         mp_slot *s = world_slot[i];
         mp_frontiers_refresh(s);
-        for (uint8_t from = 0; from < n; from++)
-            if (from != i && world_has_message(from, i)) out[count++] = (action){"receives from", DELIVER, i, from, 0};
+        int came = 0;
+        for (uint8_t from = 0; from < n; from++) {
+            if (from == i || !world_has_message(from, i)) continue;
+            if (!whole || !came) out[count++] = (action){"receives from", DELIVER, i, whole ? i : from, 0};
+            came = 1;
+        }
         if (script[i][own.at[i]]) out[count++] = (action){"input", SOURCE, i, 0, 0};
         if (is_ready(s, 1u << F_DATA | 1u << F_CONTROL | 1u << F_FEEDBACK) && mp_outbox_is_empty(s))
             out[count++] = (action){"F", ROUTE, i, 0, 0};
@@ -235,7 +240,10 @@ static void model_perform(const action *a) {
     own.last_kind = a->kind;
     own.last_slot = a->slot;
     switch (a->kind) {
-    case DELIVER: must(world_deliver(a->a, a->slot), "mp_receive"); break;
+    case DELIVER:
+        s->receive_limit = 0;
+        must(whole ? mp_receive(s) : world_deliver(a->a, a->slot), "mp_receive");
+        break;
     case SOURCE: run_source(a->slot); break;
     case ROUTE: must(mp_router_activate(s, &own.op[a->slot]), "mp_router_activate"); break;
     case APPLY: run_apply(a->slot); break;
@@ -465,6 +473,7 @@ int main(int argc, char **argv) {
         eager |= *mode == 'e';
         per_time |= *mode == 't';
         filled |= *mode == 's';
+        whole |= *mode == 'w';
     }
     bin_shift = (uint32_t)atoi(argv[2]);
     bins = 1u << bin_shift;

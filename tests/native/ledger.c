@@ -9,6 +9,7 @@
  * Built with -DOWN_BEFORE_SEND it copies each batch before it sends it; linked with -Wl,--wrap=mp_emit and
  * -DCOPY_AT_EMIT every batch that leaves the core is copied once more; -DMALLOC_PER_BATCH allocates for each batch. All
  * three are wrong on purpose. */
+#define DATA_ADDRESS ((uintptr_t)0x2000000000ull)
 #include "slots.h"
 
 #include "workloads/word_count.h"

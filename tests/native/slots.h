@@ -5,7 +5,7 @@
  *
  * The data region is mapped without access. A driver is linked with -Wl,--wrap=fallocate, so that what the core
  * commits is opened here: touching memory above a watermark ends the program, not only where a kernel would be short.
- * The address is fixed, so that a trace of stores can be read without a symbol. */
+ * A driver may fix the address, so that a trace of stores can be read without a symbol. */
 #ifndef MP_TESTS_SLOTS_H
 #define MP_TESTS_SLOTS_H
 
@@ -27,7 +27,9 @@
 #include "shm/ring.h"
 #include "shm/slab.h"
 
-#define DATA_ADDRESS ((uintptr_t)0x2000000000ull)
+#ifndef DATA_ADDRESS
+#define DATA_ADDRESS ((uintptr_t)0)
+#endif
 #ifndef MAP_FIXED_NOREPLACE
 #define MAP_FIXED_NOREPLACE 0x100000
 #endif
@@ -53,8 +55,8 @@ typedef struct region {
 
 static region memory;
 
-/* What a driver wants to know about memory that has just been committed; redzones.h does. */
-static void (*on_commit)(uint64_t at, uint64_t bytes);
+/* What a driver wants to do with a region before any slot attaches. */
+static void (*on_make)(void);
 
 int __real_fallocate(int fd, int mode, off_t at, off_t bytes);
 int __wrap_fallocate(int fd, int mode, off_t at, off_t bytes);
@@ -63,7 +65,6 @@ int __wrap_fallocate(int fd, int mode, off_t at, off_t bytes) {
     if (__real_fallocate(fd, mode, at, bytes) != 0) return -1;
     if (fd != memory.fd) return 0;
     REQUIRE(mprotect(memory.data + at, (size_t)bytes, PROT_READ | PROT_WRITE) == 0, "errno %d", errno);
-    if (on_commit) on_commit((uint64_t)at, (uint64_t)bytes);
     return 0;
 }
 
@@ -73,9 +74,12 @@ static void region_make(const mp_limits *limits) {
     memory.fd = memfd_create("slots", MFD_CLOEXEC);
     REQUIRE(memory.fd >= 0 && ftruncate(memory.fd, (off_t)limits->data_bytes) == 0, "errno %d", errno);
     memory.control = mmap(NULL, control_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    memory.data = mmap((void *)DATA_ADDRESS, limits->data_bytes, PROT_NONE, MAP_SHARED | MAP_FIXED_NOREPLACE, memory.fd, 0);
-    REQUIRE((void *)memory.control != MAP_FAILED && (uintptr_t)memory.data == DATA_ADDRESS, "errno %d", errno);
+    int flags = MAP_SHARED | (DATA_ADDRESS ? MAP_FIXED_NOREPLACE : 0);
+    memory.data = mmap((void *)DATA_ADDRESS, limits->data_bytes, PROT_NONE, flags, memory.fd, 0);
+    REQUIRE((void *)memory.control != MAP_FAILED && (void *)memory.data != MAP_FAILED, "errno %d", errno);
+    REQUIRE(!DATA_ADDRESS || (uintptr_t)memory.data == DATA_ADDRESS, "this address is taken");
     REQUIRE(mp_control_init(memory.control, limits) == 0, "limits");
+    if (on_make) on_make();
     for (uint32_t i = 0; i < limits->slots; i++) {
         memory.slot[i] = mp_slot_attach(memory.control, memory.data, memory.data, i, memory.fd, -1);
         REQUIRE(memory.slot[i], "slot %u", i);

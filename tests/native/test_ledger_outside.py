@@ -1,5 +1,4 @@
-"""The ledger from outside: what is stored where, and what is asked of the allocator, seen by tools that know nothing
-of the engine's counters.
+"""The ledger from outside: stores and calls to the allocator, seen by tools that know nothing of the engine's counters.
 
 The driver (ledger.c) sends batches of 4,096 records between two slots with the core that ships.  Every store of the
 program into the data region counts: batches, and also queues of messages, counts of times, headers of blocks and the
@@ -173,7 +172,7 @@ def test_ten_times_the_records_ask_the_kernel_for_memory_no_more_often(
     counts = []
     for records in (RECORDS, 10 * RECORDS):
         ran = subprocess.run(
-            [valgrind, "--tool=none", "--trace-syscalls=yes", str(program), "exchange", str(records), str(BATCH_RECORDS)],
+            [valgrind, "--tool=none", "--trace-syscalls=yes", program, "exchange", str(records), str(BATCH_RECORDS)],
             capture_output=True, text=True, check=True, timeout=100,
         )
         counts.append(Counter(re.findall(r"sys_(\w+)", ran.stderr)))

@@ -280,8 +280,8 @@ void mp_begin(mp_slot *s, const uint32_t *ports, uint32_t port_count) {
     s->taken_count = 0;
     page->ports_now = port_count;
     if (port_count) {
-        page->operator_now = ports[0];
-        page->time_now = s->frontier[ports[0]];
+        MP_STORE_RELAXED(&page->operator_now, ports[0]); /* where the slot is, for whoever must tell a person */
+        MP_STORE_RELAXED(&page->time_now, s->frontier[ports[0]]);
     }
     for (uint32_t i = 0; i < port_count; i++) {
         s->seen[ports[i]] = s->frontier[ports[i]];

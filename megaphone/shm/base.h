@@ -194,9 +194,9 @@ typedef struct mp_page { /* one slot; single writer unless said */
     _Atomic uint32_t pid; /* parent */
     uint32_t incarnation;
     _Atomic uint32_t state; /* MP_STATE_* */
-    uint32_t operator_now;  /* location of the operator that is scheduled, for error messages */
-    uint32_t ports_now;     /* inputs of the activation that was begun last; 0: the main program's */
-    uint64_t time_now;
+    _Atomic uint32_t operator_now; /* location of the operator that is scheduled, for error messages: relaxed */
+    uint32_t ports_now;            /* inputs of the activation that was begun last; 0: the main program's */
+    _Atomic uint64_t time_now;     /* may be newer than operator_now for whoever looks, or older */
     _Alignas(64) _Atomic uint32_t parked; /* 1: waits in the kernel or is about to; written by waker too */
     _Alignas(64) _Atomic uint64_t idle_epoch; /* rises each time the slot finds nothing to do and parks */
     _Atomic uint64_t work_epoch;              /* rises with each publish */

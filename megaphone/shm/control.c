@@ -183,13 +183,14 @@ void mp_slot_look(const void *control, uint32_t slot, uint64_t out[7]) {
     out[2] = MP_LOAD_ACQUIRE(&page->idle_epoch);
     out[3] = MP_LOAD_ACQUIRE(&page->work_epoch);
     out[4] = MP_LOAD_ACQUIRE(&page->inputs_open);
-    out[5] = page->operator_now;
-    out[6] = page->time_now;
+    /* For a message to a person: nothing else is read because of these two. */
+    out[5] = MP_LOAD_RELAXED(&page->operator_now);
+    out[6] = MP_LOAD_RELAXED(&page->time_now);
 }
 
 void mp_operator_set(mp_slot *s, uint32_t location, uint64_t time) {
-    s->page->operator_now = location;
-    s->page->time_now = time;
+    MP_STORE_RELAXED(&s->page->operator_now, location);
+    MP_STORE_RELAXED(&s->page->time_now, time);
 }
 
 uint64_t mp_committed_bytes(const void *control) {

@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 
+#include "dataflow/message.h"
 #include "shm/batch.h"
 #include "shm/block.h"
 #include "shm/park.h"
@@ -9,9 +10,8 @@
 #include "shm/slab.h"
 #include "shm/vec.h"
 
-/* Changes that fit behind the header of a first cell, and in each further cell. */
-enum { CHANGES_FIRST = 3, CHANGES_MORE = 4, CHANGES_INLINE = MP_RING_RESERVED_CHANGES,
-       CHANGES_MOST = CHANGES_FIRST + CHANGES_MORE * 254 }; /* a message has at most 255 cells */
+enum { CHANGES_FIRST = MP_CHANGES_FIRST, CHANGES_MORE = MP_CHANGES_MORE, CHANGES_MOST = MP_CHANGES_MOST,
+       CHANGES_INLINE = MP_RING_RESERVED_CHANGES };
 _Static_assert(CHANGES_INLINE == CHANGES_FIRST + CHANGES_MORE * (MP_RING_RESERVED - 1), "what reserved cells hold");
 
 static mp_cell *queue_cell(const mp_slot *s, const mp_vec *v, uint32_t position) {
@@ -36,8 +36,10 @@ static int receive_data(mp_slot *s, const mp_cell *cell) {
 
 static int receive_progress(mp_slot *s, mp_ring *ring, uint64_t at) {
     const mp_cell *first = mp_ring_cell(s, ring, at);
-    if (first->kind == MP_CELL_PROGRESS_SLAB)
-        return mp_changes_apply(s, mp_at(s, (uint64_t)first->offset64 * 64), first->records);
+    if (first->kind == MP_CELL_PROGRESS_SLAB) {
+        const mp_change *all = mp_at(s, (uint64_t)first->offset64 * 64);
+        return mp_changes_are_sound(s, all, first->records) ? mp_changes_apply(s, all, first->records) : -EPROTO;
+    }
     mp_change change[CHANGES_MOST];
     uint32_t count = first->records, done = count < CHANGES_FIRST ? count : CHANGES_FIRST;
     memcpy(change, (const uint8_t *)first + 16, done * sizeof(mp_change));
@@ -46,7 +48,23 @@ static int receive_progress(mp_slot *s, mp_ring *ring, uint64_t at) {
         memcpy(change + done, mp_ring_cell(s, ring, at + i), more * sizeof(mp_change));
         done += more;
     }
-    return mp_changes_apply(s, change, count);
+    return mp_changes_are_sound(s, change, count) ? mp_changes_apply(s, change, count) : -EPROTO;
+}
+
+static int receive_free(mp_slot *s, uint64_t offset) {
+    if (!mp_block_is_home(s, offset)) return -EPROTO;
+    mp_block_take_back(s, offset);
+    return 0;
+}
+
+static int receive_message(mp_slot *s, mp_ring *ring, uint64_t at, uint64_t tail, uint32_t from) {
+    const mp_cell *cell = mp_ring_cell(s, ring, at);
+    if (!mp_message_is_sound(s, cell, tail - at, from)) return -EPROTO;
+    switch (cell->kind) {
+    case MP_CELL_DATA: return receive_data(s, cell);
+    case MP_CELL_FREE: return receive_free(s, cell->aux);
+    default: return receive_progress(s, ring, at);
+    }
 }
 
 int mp_receive(mp_slot *s) {
@@ -59,16 +77,9 @@ int mp_receive(mp_slot *s) {
         uint64_t taken = 0, first = head;
         int rc = 0;
         while (head != tail && rc == 0) {
-            const mp_cell *cell = mp_ring_cell(s, ring, head);
-            switch (cell->kind) {
-            case MP_CELL_DATA: rc = receive_data(s, cell); break;
-            case MP_CELL_PROGRESS:
-            case MP_CELL_PROGRESS_SLAB: rc = receive_progress(s, ring, head); break;
-            case MP_CELL_FREE: mp_block_take_back(s, cell->aux); break;
-            default: rc = -EPROTO;
-            }
+            rc = receive_message(s, ring, head, tail, from);
             if (rc) break;
-            head += cell->cells;
+            head += mp_ring_cell(s, ring, head)->cells;
             if (s->receive_limit && ++taken >= s->receive_limit) break;
         }
         mp_ring_advance(ring, head);
@@ -91,7 +102,7 @@ static void send_staged(mp_slot *s, uint32_t peer) {
 
 /* The same in cells of the ring itself. */
 static int place_inline(mp_slot *s, uint32_t peer, const mp_change *change, uint32_t count) {
-    uint32_t cells = count <= CHANGES_FIRST ? 1 : 1 + (count - CHANGES_FIRST + CHANGES_MORE - 1) / CHANGES_MORE;
+    uint32_t cells = mp_progress_cells(count);
     if (mp_ring_room(s, peer, cells) < cells) return 0;
     mp_cell *first = mp_ring_stage(s, peer);
     memset(first, 0, 16);

@@ -19,7 +19,8 @@
 
 /* cdef begin */
 /* Empty all rings into inboxes, apply progress, drop references that peers have taken over, send what waits.
- * Returns a mask of the ready ports below 64 in *ready (more: mp_ready_words); -ENOMEM when memory is exhausted. */
+ * Returns a mask of the ready ports below 64 in *ready (more: mp_ready_words); -ENOMEM when memory is exhausted;
+ * -EPROTO when a ring holds what is no message (message.h). */
 int mp_step_begin(mp_slot *s, uint64_t *ready);
 const uint64_t *mp_ready_words(mp_slot *s);
 int mp_receive(mp_slot *s);

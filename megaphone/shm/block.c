@@ -360,6 +360,18 @@ void mp_block_free(mp_slot *s, uint64_t offset) {
     }
 }
 
+int mp_block_is_home(const mp_slot *carver, uint64_t offset) {
+    const mp_limits *l = &carver->header->limits;
+    if (offset % MP_LINE || offset < SPAN_OVERHEAD || offset >= l->data_bytes) return 0;
+    const uint64_t at = offset - MP_BLOCK_HEADER;
+    mp_chunk *c = mp_chunk_of(carver, (uint32_t)(at / l->chunk_bytes));
+    /* A lease of this slot is given and taken back by nobody else; and a watermark only rises. */
+    if (MP_LOAD_RELAXED(&c->lease) != ((uint32_t)MP_CHUNK_STORE << 16 | (carver->index + 1))) return 0;
+    if (at % l->chunk_bytes + MP_BLOCK_HEADER > MP_LOAD_RELAXED(&c->committed_bytes)) return 0;
+    mp_block *b = header_at(carver, at);
+    return b->magic == MP_BLOCK_MAGIC && b->carver == carver->index + 1 && state_of(b) == MP_BLOCK_SENT;
+}
+
 void mp_block_take_back(mp_slot *carver, uint64_t offset) {
     while (offset) {
         mp_block *b = named(carver, offset);

@@ -79,6 +79,10 @@ void mp_block_free(mp_slot *s, uint64_t offset);
 /* At the carver: free a block that came home, and those that travelled with it. */
 void mp_block_take_back(mp_slot *carver, uint64_t offset);
 
+/* 1 if an offset names a block that this slot has carved and that is on its way home, else 0: for whoever was told so
+ * and must not trust it. */
+int mp_block_is_home(const mp_slot *carver, uint64_t offset);
+
 /* Take up to `max` offsets that wait to be sent to `carver`, oldest first. Returns how many. */
 uint32_t mp_block_frees_take(mp_slot *s, uint32_t carver, uint64_t *offsets, uint32_t max);
 

@@ -13,7 +13,7 @@
 
 #include "shm/vec.h"
 
-enum { HOPS_OUT, HOPS_IN, HOPS_PORTS, HELD_MAX = 200, JUMBO_RECORDS = 20000 };
+enum { HOPS_OUT, HOPS_IN, HOPS_PORTS, HELD_MAX = 200, JUMBO_RECORDS = 20000, MARK_BITS = 0xff00 };
 
 typedef struct held_block {
     uint64_t offset, words, mark;
@@ -69,7 +69,7 @@ static uint64_t hop_number(hopper *h) { return (++h->number << 8 | h->s->index) 
 static void batch_drop(hopper *h, uint32_t i, int later) {
     mp_cell *cell = &h->batch[i];
     const uint64_t *words = mp_column(h->s, &hops_schema, cell, 0);
-    REQUIRE(((words[0] ^ cell->aux) & UINT32_MAX) == 0, "a batch has become another one");
+    REQUIRE(((words[0] ^ cell->flags) & MARK_BITS) == 0, "a batch has become another one");
     pattern_check(words, cell->records, words[0]);
     if (later) REQUIRE(mp_release_later(h->s, cell->offset64) == 0, "no memory");
     else mp_ref_drop_at(h->s, (uint64_t)cell->offset64 * 64);
@@ -97,7 +97,7 @@ static void batch_make(hopper *h) {
     if (chance_below(&h->luck, 60) == 0) n = JUMBO_RECORDS + chance_below(&h->luck, 150000);
     mp_cell cell = {.location = HOPS_IN, .capacity = n, .records = n};
     uint64_t mark = hop_number(h);
-    cell.aux = mark & UINT32_MAX; /* counted as bytes; seen again when the batch is let go */
+    cell.flags = (uint16_t)(MP_FLAG_CREDIT | (mark & MARK_BITS)); /* the core has no use for the upper ones */
     if (mp_batch_loan(h->s, &hops_schema, &cell)) {
         h->refused++;
         shed(h, h->batches / 2);
@@ -134,7 +134,6 @@ static void batch_send(hopper *h) {
     for (uint32_t peer = 0; peer < h->s->slots && rc == 0; peer++) {
         if (!everybody && peer != to) continue;
         mp_cell cell = h->batch[i];
-        cell.flags = MP_FLAG_CREDIT;
         rc = mp_emit(h->s, peer, &cell);
         if (rc == 0) sent++;
     }

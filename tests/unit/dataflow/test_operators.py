@@ -81,9 +81,7 @@ def test_map_fills_a_loan_of_byte_strings() -> None:
         data[: batch.n] = [word[0] for word in batch["word"]]
         return room
 
-    captured = one(
-        {"word": "bytes"}, lambda s: s.map(initials, loan=True), {"word": [b"lead", b"tin"]}
-    )
+    captured = one({"word": "bytes"}, lambda s: s.map(initials, loan=True), {"word": [b"lead", b"tin"]})
     assert rows(captured) == [(0, b"l"), (0, b"t")]
 
 

@@ -1,0 +1,149 @@
+"""The driver's stamps, on a clock that moves where the test says: a step takes time, and ends with its effect."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+
+from megaphone._core import lib
+from megaphone.dataflow.graph import Graph
+from megaphone.migration import plan
+from megaphone.state.stores import HashTable
+from megaphone.testing import Simulation
+from megaphone.workloads import driver
+from megaphone.workloads.driver import Driver, Measured
+
+STEP_NS = 70_000
+RATE = 20_000.0
+DURATION_NS = 20_000_000
+
+
+class Clock:
+    """Stands in for the core in the driver: its clock is ours, all else is the core's."""
+
+    def __init__(self) -> None:
+        self.now_ns = 1_000
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(lib, name)
+
+    def mp_now_ns(self) -> int:
+        self.now_ns += 1  # reading a clock takes time too
+        return self.now_ns
+
+
+@dataclass
+class Samples:
+    """What the driver records, in order: (end, due of the first record, distance, records)."""
+
+    window_ns: int = 1
+    seen: list[tuple[int, int, int, int]] = field(default_factory=list)
+
+    def record_schedule(self, now_ns: int, first_ns: int, step_ns: int, count: int) -> None:
+        self.seen.append((now_ns, first_ns, step_ns, count))
+
+    def to_array(self) -> None:
+        return None
+
+
+class World:
+    """A count on one worker whose steps take STEP_NS, at the end of which their effect is there.
+
+    Attributes:
+        sent: (batch time, records) in the order of sending.
+        complete: batch time to the moment at which the probe was first beyond it.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        def build(graph: Graph) -> Any:
+            words, stream = graph.input("words", {"k": "u8"})
+            control = graph.control(words)
+            counts = stream.stateful_unary(
+                key="k", state=HashTable("u8", {"n": "u8"}), fold=lambda _: None, columns={"k": "u8"},
+                control=control, bin_shift=2,
+            )  # fmt: skip
+            return words, control, counts.probe()
+
+        self.clock = clock
+        self.simulation = Simulation(build, slots=1, late=False)
+        self.worker = self.simulation.workers[0]
+        self.words, self.control, self.probe = self.simulation.handles[0]
+        self.sent: list[tuple[int, int]] = []
+        self.complete: dict[int, int] = {}
+        self.exhausted = False
+        self.position = None
+
+    def __getattr__(self, name: str) -> Any:  # all else that a driver asks its worker
+        return getattr(self.worker, name)
+
+    def step(self) -> bool:
+        self.clock.now_ns += STEP_NS
+        active = self.worker.step()
+        frontier = self.probe.frontier()
+        for time in [*dict.fromkeys(time for time, _ in self.sent), *self.control_times()]:
+            if time < frontier:
+                self.complete.setdefault(time, self.clock.now_ns)
+        return active
+
+    def control_times(self) -> list[int]:
+        return [self.control.sent_time] if self.control.sent_time else []
+
+    def park(self, timeout_ns: int) -> None:
+        self.clock.now_ns += min(timeout_ns, 10_000)
+
+    def send(self, records: int) -> int:
+        """Be the source, too."""
+        self.words.send({"k": np.arange(records)})
+        self.sent.append((self.words.time, records))
+        return records
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    clock = Clock()
+    monkeypatch.setattr(driver, "lib", clock)
+    monkeypatch.setattr(driver, "start_together", lambda _: clock.now_ns)
+    monkeypatch.setattr(driver, "_cores", lambda: 64)
+    made = World(clock)
+    yield made
+    made.simulation.close()
+
+
+def drive(world: World, **options: Any) -> tuple[Measured, list[tuple[int, int, int, int]]]:
+    """Run an open loop; returns what it brings home, and its samples."""
+    made: Any = world  # worker and source in one
+    loop = Driver(made, world.words, world.probe, made, rate=RATE, duration_ns=DURATION_NS, **options)
+    samples: Any = Samples()
+    loop.timeline = samples
+    return loop.run(), samples.seen
+
+
+def test_no_sample_ends_before_its_batch_is_complete(world: World) -> None:
+    origin = world.clock.now_ns
+    measured, samples = drive(world)
+    assert measured.records == sum(count for *_, count in samples) == DURATION_NS * RATE // 10**9
+    assert len(samples) == len(world.sent) > 100
+    for (end, *_), (time, _) in zip(samples, world.sent, strict=True):
+        assert end + origin >= world.complete[time]
+
+
+def test_latency_runs_from_the_time_at_which_a_record_was_due_and_not_from_when_it_was_sent(world: World) -> None:
+    """A stall delays the sending, and that delay is part of what a user waits."""
+    _, samples = drive(world)
+    step_ns = round(1e9 / RATE)
+    assert [first for _, first, *_ in samples] == [
+        1 + step_ns * sum(count for *_, count in samples[:index]) for index in range(len(samples))
+    ]
+    assert {distance for _, _, distance, _ in samples} == {step_ns}
+
+
+def test_a_migration_is_not_over_before_the_probe_has_passed_its_last_step(world: World) -> None:
+    origin = world.clock.now_ns
+    steps = plan.sudden(np.zeros(4, np.int64), np.zeros(4, np.int64), 5_000_000)
+    measured, _ = drive(world, plan=steps, control=world.control)
+    complete = world.complete[world.control.sent_time]
+    assert [note.completed_ns + origin >= complete for note in measured.migrations] == [True]

@@ -97,8 +97,10 @@ class Job:
             "PYTHONFAULTHANDLER": "",
             OUTCOME_VARIABLE: str(self.outcome),
         }
+        # That an example is too large to be printed is a warning, and would be told in place of what is wrong with it.
         command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-p", "tests.mutants.outcome",
-                   "-m", "", "--hypothesis-seed=0", "--tb=line", *tests]  # fmt: skip
+                   "-m", "", "-W", "ignore::hypothesis.errors.HypothesisWarning", "--hypothesis-seed=0", "--tb=line",
+                   *tests]  # fmt: skip
         start = time.monotonic()
         with tempfile.TemporaryFile("w+") as said:
             process = subprocess.Popen(

@@ -33,8 +33,9 @@ def test_what_one_worker_sends_along_an_edge_arrives_in_its_order_whatever_had_t
         run.inputs[0].in_flight_bytes_max = 1 << 30
         for number in range(400):
             run.send({"n": [number]})
-            if number > 100 and run.simulation.random.random() < 0.3:
-                # One of them alone: the receiver makes room, or the sender commits without looking for any.
+            if number % 100 == 99:
+                # The receiver makes room, and the sender does not step, which would send what waits.
+                run.simulation.workers[0].commit()
                 run.simulation.step(1)
         assert run.counter("outbox") > 100
         run.finish()
@@ -83,3 +84,20 @@ def test_workers_that_wait_for_each_others_room_go_on(workers: int) -> None:
             run.simulation.workers[worker].commit()
         assert run.counter("outbox") > workers * RING_CELLS
         assert len(rows(run.finish())) == workers * 3 * RING_CELLS * 4 * workers
+
+
+def test_an_operator_whose_output_waits_for_room_is_not_scheduled() -> None:
+    """Else what one worker cannot take piles up at the other, and only memory bounds it."""
+
+    def dataflow(stream: Stream) -> Stream:
+        return stream.inspect(lambda _: None).exchange(to_worker(1))
+
+    with Run({"n": "u8"}, dataflow, slots=2, ring_cells=RING_CELLS) as run:
+        run.inputs[0].in_flight_bytes_max = 1 << 30
+        for number in range(10 * RING_CELLS):
+            run.send({"n": [number, number]})
+        for _ in range(50):
+            run.simulation.step(0)
+        # The batch that found no room is the last that is made.
+        assert run.counter("outbox") == 1
+        assert len(rows(run.finish())) == 20 * RING_CELLS

@@ -74,6 +74,7 @@ class World:
         self.words, self.control, self.probe = self.simulation.handles[0]
         self.sent: list[tuple[int, int]] = []
         self.complete: dict[int, int] = {}
+        self.steps = 0
         self.exhausted = False
         self.position = None
 
@@ -82,7 +83,13 @@ class World:
 
     def step(self) -> bool:
         self.clock.now_ns += STEP_NS
-        active = self.worker.step()
+        self.steps += 1
+        if self.steps % 3:
+            # Told what time it is, and not yet what is in it: as when its operators wait for room.
+            self.worker.commit()
+            active = True
+        else:
+            active = self.worker.step()
         frontier = self.probe.frontier()
         for time in [*dict.fromkeys(time for time, _ in self.sent), *self.control_times()]:
             if time < frontier:

@@ -6,6 +6,7 @@
 #include "shm/batch.h"
 #include "shm/block.h"
 #include "shm/park.h"
+#include "shm/relief.h"
 #include "shm/ring.h"
 #include "shm/slab.h"
 #include "shm/vec.h"
@@ -124,7 +125,9 @@ static int place_inline(mp_slot *s, uint32_t peer, const mp_change *change, uint
 static int place_progress(mp_slot *s, uint32_t peer, const mp_change *change, uint32_t count) {
     if (count <= CHANGES_INLINE) return place_inline(s, peer, change, count);
     if (mp_ring_room(s, peer, 1) < 1) return 0;
+    uint64_t patience_ns = mp_relief_patience(s, 0);
     uint64_t offset = mp_slab_reserve(s, (uint64_t)count * sizeof *change);
+    mp_relief_patience(s, patience_ns);
     /* Without memory it goes inline while the ring has room for so many cells: what holds the memory may wait for it. */
     if (!offset) return count <= CHANGES_MOST && place_inline(s, peer, change, count);
     memcpy(mp_at(s, offset), change, (size_t)count * sizeof *change);

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 NEVER = 2**64 - 1
 PART_BITS = 12  # an exchange spreads 4096 parts of the hash over the workers
 SPIN_NS = 20_000
+RELIEF_SECONDS = 5.0
+"""How long a worker waits for memory before the run fails: for peers that are busy, and for views that users keep."""
 PASSES_MAX = 6  # a chain of operators is run through in one step; then rings are looked at again
 _ENOMEM, _EFBIG = 12, 27
 
@@ -70,6 +72,11 @@ class Worker:
         self._hold = memory.hold()
         self._released: list[int] = []
         self._dropped: list[tuple[int, int]] = []  # (location, time) of capabilities that are let go
+        if memory.wake_fd >= 0:
+            # Other processes can give memory back while this one waits; in a Simulation nobody else runs meanwhile.
+            self._take_back = ffi.callback("void(void)", self.take_back)
+            lib.mp_relief_hook(self.slot, self._take_back)
+            lib.mp_relief_patience(self.slot, int(RELIEF_SECONDS * 1e9))
         self._dirty = False
         self._failed: Exception | None = None
         self._inside: Operator | None = None
@@ -198,6 +205,11 @@ class Worker:
             released.append(offset)
 
         return release
+
+    @property
+    def relief_seconds(self) -> float:
+        """How long to wait for memory that other processes may give back; 0 in a Simulation."""
+        return RELIEF_SECONDS if self.memory.wake_fd >= 0 else 0.0
 
     def take_back(self) -> None:
         """Drop the references of views that are gone; finalisers have only noted them."""

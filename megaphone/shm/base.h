@@ -138,7 +138,7 @@ enum {
     MP_OUTBOX, MP_PARKS, MP_WAKES, MP_MINOR_FAULTS, MP_ACTIVATIONS, MP_STEPS, MP_PROGRESS_CELLS, MP_PROGRESS_MERGED,
     MP_BLOCK_ALLOCS, MP_BLOCK_FREES, MP_BLOCK_LIVE_BYTES, MP_BLOCK_LIVE_BYTES_MAX, MP_BLOCK_FREES_SENT,
     MP_VIEWS_ESCAPED, MP_SLAB_SCANS, MP_BINS_OUT, MP_BINS_IN, MP_BYTES_MOVED, MP_KEYS_MOVED, MP_WARMING_NS,
-    MP_LEASES, MP_RING_CELLS, MP_GROW_STALLS, MP_INPUT_RECORDS, MP_INPUT_BYTES, MP_COPIED_GROW,
+    MP_LEASES, MP_RING_CELLS, MP_GROW_STALLS, MP_INPUT_RECORDS, MP_INPUT_BYTES, MP_COPIED_GROW, MP_MEMORY_WAITS,
     MP_COUNTER_COUNT
 };
 _Static_assert(MP_COUNTER_COUNT <= MP_COUNTERS, "counters fit their room in the slot page");
@@ -265,6 +265,8 @@ struct mp_slot {
     uint32_t segment_count, segment_capacity;
     uint8_t *scratch;                        /* targets of one scatter */
     uint64_t scratch_bytes;
+    uint64_t patience_ns;                    /* how long an allocation waits before it fails (relief.h) */
+    void (*take_back)(void);                 /* called before each such wait; NULL: nothing to take back */
     uint32_t out_of_memory;                  /* bytes64 of the request that failed, for the message */
 };
 

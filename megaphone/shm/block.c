@@ -1,5 +1,6 @@
 #include "shm/block_inside.h"
 
+#include "shm/relief.h"
 #include "shm/vec.h"
 
 #include <stdio.h>
@@ -263,7 +264,7 @@ static void split(mp_slot *s, mp_span *span, mp_block *b, uint64_t bytes) {
     list_insert(s, rest);
 }
 
-uint64_t mp_block_alloc(mp_slot *s, uint64_t bytes) {
+static uint64_t allocate(mp_slot *s, uint64_t bytes) {
     uint64_t room = bytes <= MP_BLOCK_BYTES_MAX ? MP_ALIGN64(bytes ? bytes : 1) : 0;
     mp_block *b = room ? find(s, room) : NULL;
     if (!b && room) b = span_add(s, room);
@@ -281,6 +282,12 @@ uint64_t mp_block_alloc(mp_slot *s, uint64_t bytes) {
     count_live(s, span, b->bytes, 1);
     mp_count(s, MP_BLOCK_ALLOCS, 1);
     return offset_of(s, b) + MP_BLOCK_HEADER;
+}
+
+uint64_t mp_block_alloc(mp_slot *s, uint64_t bytes) {
+    uint64_t offset, since = 0;
+    while (!(offset = allocate(s, bytes)) && bytes < s->header->limits.data_bytes && mp_relief(s, &since)) continue;
+    return offset;
 }
 
 uint64_t mp_block_bytes(const mp_slot *s, uint64_t offset) { return offset ? named(s, offset)->bytes : 0; }
@@ -331,7 +338,11 @@ static void send_home(mp_slot *s, uint32_t carver, mp_block *b) {
     uint64_t offset = offset_of(s, b) + MP_BLOCK_HEADER;
     set_state(b, MP_BLOCK_SENT);
     b->next = 0;
-    if (mp_vec_reserve(s, frees, 1, sizeof offset) == 0) {
+    /* Giving back needs no memory, so it waits for none. */
+    uint64_t patience_ns = mp_relief_patience(s, 0);
+    int is_full = mp_vec_reserve(s, frees, 1, sizeof offset);
+    mp_relief_patience(s, patience_ns);
+    if (!is_full) {
         *(uint64_t *)mp_vec_entry(s, frees, frees->tail, sizeof offset) = offset;
         IN_THIS_ORDER();
         frees->tail++;

@@ -2,6 +2,7 @@
 
 #include "shm/block.h"
 #include "shm/chunk.h"
+#include "shm/relief.h"
 #include "shm/vec.h"
 
 int mp_slab_is_free(const mp_slot *s, uint32_t slab) {
@@ -94,7 +95,7 @@ static uint64_t reserve_jumbo(mp_slot *s, uint64_t bytes) {
     return offset;
 }
 
-uint64_t mp_slab_reserve(mp_slot *s, uint64_t bytes) {
+static uint64_t reserve(mp_slot *s, uint64_t bytes) {
     mp_page *page = s->page;
     const uint64_t slab_bytes = s->header->limits.slab_bytes;
     bytes = MP_ALIGN64(bytes);
@@ -130,6 +131,12 @@ uint64_t mp_slab_reserve(mp_slot *s, uint64_t bytes) {
     }
     uint64_t offset = page->slab_open + page->slab_used;
     page->slab_used += bytes;
+    return offset;
+}
+
+uint64_t mp_slab_reserve(mp_slot *s, uint64_t bytes) {
+    uint64_t offset, since = 0;
+    while (!(offset = reserve(s, bytes)) && bytes < s->header->limits.data_bytes && mp_relief(s, &since)) continue;
     return offset;
 }
 

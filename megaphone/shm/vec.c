@@ -12,6 +12,8 @@ int mp_vec_reserve(mp_slot *s, mp_vec *v, uint32_t entries, uint32_t entry_bytes
     if (capacity > UINT32_MAX / 2) return -ENOMEM;
     uint64_t block = mp_block_alloc(s, capacity * entry_bytes);
     if (!block) return -ENOMEM;
+    /* Waiting for the block may have taken entries out: of the list of slabs, those that went back to the pool. */
+    end = mp_vec_end(v);
     mp_vec grown = *v;
     grown.block = block;
     grown.capacity = (uint32_t)capacity;

@@ -10,6 +10,8 @@ returns False instead. Bytes that wait for a frontier are not in flight. ``advan
 
 from __future__ import annotations
 
+import itertools
+import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -30,6 +32,7 @@ IN_FLIGHT_BYTES_MAX: Final = 8 << 20
 _INPUT_RECORDS = COUNTER_INDEX["input_records"]
 _INPUT_BYTES = COUNTER_INDEX["input_bytes"]
 _RELIEF_TRIES: Final = 200
+"""At least; where other processes may give memory back, for RELIEF_SECONDS."""
 
 T = TypeVar("T")
 
@@ -219,12 +222,20 @@ class Input:
 
     def _with_relief(self, worker: Worker, take: Callable[[], T]) -> T:
         """Do what takes memory; step and try again while there is none, as what peers still read comes free."""
-        for _ in range(_RELIEF_TRIES):
+        slot, deadline = worker.slot, 0.0
+        for tries in itertools.count():
+            # Stepping frees more than waiting inside the allocation does.
+            patience_ns = lib.mp_relief_patience(slot, 0)
             try:
                 return take()
             except SharedMemoryError:
-                self._step(worker)
-        return take()
+                deadline = deadline or time.monotonic() + worker.relief_seconds
+                if tries >= _RELIEF_TRIES and time.monotonic() >= deadline:
+                    raise
+            finally:
+                lib.mp_relief_patience(slot, patience_ns)
+            self._step(worker)
+        raise AssertionError  # pragma: no cover - counting does not end
 
     def _send(self, worker: Worker, batch: Loan | Mapping[str, Any], n: int | None, times: Any) -> None:  # noqa: ANN401
         where = f"input {self.name!r}"

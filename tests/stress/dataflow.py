@@ -314,11 +314,15 @@ class Part:
         records = (chunk_bytes - 4096) // (words.schema.row_bytes + 4)
         rooms = {name: 1 for name, dtype in zip(words.schema.names, words.schema.dtypes, strict=True) if dtype is None}
         held: list[Loan] = []
+        # What is not there at once is not waited for: nothing is held back before the timer runs.
+        patience_ns = lib.mp_relief_patience(worker.slot, 0)
         try:
             for _ in range(hog.chunks):
                 held.append(Loan(worker, words.schema, records, bytes_room=rooms))  # noqa: PERF401 - up to an error
         except SharedMemoryError:
             self.refused += 1
+        finally:
+            lib.mp_relief_patience(worker.slot, patience_ns)
         timer = threading.Timer(hog.ms / 1000, held.clear)
         timer.daemon = True
         timer.start()

@@ -144,6 +144,7 @@ def check_in_processes(script: Script, told: Callable[[str], None], on_tick: Cal
         "waits": sum(part.facts["waits"] for part in parts),
         "refused": sum(part.facts["refused"] for part in parts),
         "kept": sum(part.facts["kept"] for part in parts),
+        "naps": result.counter("memory_waits"),
         "outbox": result.counter("outbox"),
         "ms": int(1000 * result.seconds),
     }

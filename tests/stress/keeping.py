@@ -19,7 +19,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-
 from megaphone.dataflow.batch import Batch
 from tests.stress.records import wrong_in
 
@@ -39,7 +38,7 @@ class Kept:
 
     def wrong(self) -> str:
         """Return what has changed since these views were kept."""
-        views = self.batch.columns() if self.batch is not None else self.views
+        views: dict[str, Any] = self.views if self.batch is None else dict(self.batch.columns())
         idents = views["id"]
         if (found := wrong_in(idents, views.get("stamp"), views.get("b"))) or checksum_of(idents) != self.checksum:
             return f"{self.how}: {found or 'other records than were kept'}"
@@ -104,9 +103,9 @@ class Keeper:
             return
         how = self.random.choice(("batch", "columns", "slice"))
         until = self.now() + self.random.random() * self.seconds
-        views: dict[str, Any] = {}
+        views = {}
         if how == "columns":
-            views = batch.columns()
+            views = dict(batch.columns())
         elif how == "slice":
             start = self.random.randrange(batch.n)
             views = {"id": batch["id"][start:], "stamp": batch["stamp"][start:]}

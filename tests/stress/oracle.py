@@ -6,6 +6,7 @@ Nothing of the engine decides what is expected, except the hashes, which have te
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -60,15 +61,16 @@ def expect(script: Script) -> Expected:
     for epoch, place, sending in sendings_of(script):
         idents = idents_of(sending)
         kept = np.flatnonzero(passes(idents)) if "filter" in script.front else np.arange(len(idents))
-        order = (np.uint64(sending.slot % script.workers) << np.uint64(56)) + (np.uint64(place) << np.uint64(28))
+        first = (np.uint64(sending.slot % script.workers) << np.uint64(56)) + (np.uint64(place) << np.uint64(28))
         for column, values in zip(
             columns,
-            (idents, times_of(sending, epoch), order + np.arange(len(idents), dtype=np.uint64), delays_of(sending)),
+            (idents, times_of(sending, epoch), first + np.arange(len(idents), dtype=np.uint64), delays_of(sending)),
             strict=True,
         ):
             column.append(values[kept])
     copies = script.workers if "broadcast" in script.front else 1
-    idents, times, order, delays = (np.concatenate([*column, np.empty(0, np.uint64)]) for column in columns)
+    joined: list[U64] = [np.concatenate([*column, np.empty(0, np.uint64)]) for column in columns]
+    idents, times, order, delays = joined
     back = delays > 0
     is_input = np.concatenate([np.ones(len(idents), np.uint64), np.zeros(int(back.sum()), np.uint64)])
     origin = np.concatenate([times, times[back]])
@@ -95,7 +97,7 @@ def compare(script: Script, parts: list[Shown]) -> dict[str, int]:
     histories = [owner_history(script, stage, parts) for stage in range(1 + script.second)]
     _compare_owners(script, histories[0], parts)
     _compare_state(script, expected, histories, parts)
-    moves = sum(int((b != a).sum()) for history in histories for (_, a), (_, b) in zip(history, history[1:]))
+    moves = sum(int((b != a).sum()) for history in histories for (_, a), (_, b) in pairwise(history))
     updates = sum(len(history) - 1 for history in histories)
     return {"records": len(expected.idents), "updates": updates, "moves": moves}
 
@@ -117,10 +119,17 @@ def _all(parts: list[Shown], what: str) -> list[Any]:
     return [np.concatenate(column) for column in zip(*(part.seen[what] for part in parts), strict=True)]
 
 
+def _rows(columns: tuple[Any, ...], names: str) -> Any:
+    rows = np.empty(len(columns[0]), [(name, "u8") for name in names.split(",")])
+    for name, column in zip(names.split(","), columns, strict=True):
+        rows[name] = column
+    return rows
+
+
 def _equal(what: str, names: str, shown: tuple[Any, ...], expected: tuple[Any, ...]) -> None:
     """Compare two multisets of rows."""
     count, wanted = len(shown[0]), len(expected[0])
-    rows = [np.sort(np.rec.fromarrays(columns, names=names), order=names.split(",")) for columns in (shown, expected)]
+    rows = [np.sort(_rows(columns, names), order=names.split(",")) for columns in (shown, expected)]
     if count == wanted and all(np.array_equal(rows[0][name], rows[1][name]) for name in names.split(",")):
         return
     first = np.unique(rows[0], return_counts=True), np.unique(rows[1], return_counts=True)

@@ -114,7 +114,8 @@ def columns_of(script: Script, sending: Sending) -> dict[str, Any]:
 
 def passes(idents: U64) -> npt.NDArray[np.bool_]:
     """Return which records the filter lets through."""
-    return stamps_of(idents) % np.uint64(5) != 0
+    passing: npt.NDArray[np.bool_] = stamps_of(idents) % np.uint64(5) != 0
+    return passing
 
 
 def wrong_in(idents: U64, stamps: U64 | None, payload: BytesColumn | None) -> str:

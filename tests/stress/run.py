@@ -38,11 +38,13 @@ def described(round_: Round, outcome: dict[str, Any], seconds: float) -> str:
     what += [name for name in ("eager", "kernel", "wide", "payload", "second") if getattr(script, name)]
     what += ["post-dated"] * script.has_pending + [f"keeps {script.keep}"] * bool(script.keep)
     result = outcome.get("kind", "ok")
-    figures = {name: outcome.get(name, "?") for name in ("records", "updates", "moves", "stops", "waits", "naps", "kept")}
+    names = ("records", "updates", "moves", "stops", "waits", "naps", "kept")
+    figures = {name: outcome.get(name, "?") for name in names}
     return (
         f"round {round_.number} seed {round_.seed}: {', '.join(what)}: {figures['records']} records, "
         f"{figures['updates']} migrations of {figures['moves']} bins, {figures['stops']} stops, "
-        f"{figures['waits']} + {figures['naps']} waits for memory, {figures['kept']} views kept, {seconds:.1f} s: {result}"
+        f"{figures['waits']} + {figures['naps']} waits for memory, {figures['kept']} views kept, "
+        f"{seconds:.1f} s: {result}"
     )
 
 

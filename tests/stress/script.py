@@ -182,7 +182,7 @@ class Script:
     @staticmethod
     def from_json(text: str) -> Script:
         """Return what ``to_json`` has written."""
-        data = json.loads(text)
+        data: dict[str, Any] = json.loads(text)
         data["epochs"] = tuple(
             Epoch(
                 tuple(Sending(**sending) for sending in epoch["sendings"]),
@@ -191,7 +191,8 @@ class Script:
             )
             for epoch in data["epochs"]
         )
-        return Script(**{name: tuple(value) if isinstance(value, list) else value for name, value in data.items()})
+        plain: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in data.items()}
+        return Script(**plain)
 
 
 SECOND_SHIFT: Final = 3
@@ -285,7 +286,7 @@ def script_of(seed: int, *, workers: int = 4) -> Script:
                 sendings.append(Sending(slot, number, records, spread, delay, loan=chance() < 0.3))
                 number += 1
         updates = _updates(random_, plans, bin_shift, second=second)
-        hogs = ()
+        hogs: tuple[Hog, ...] = ()
         if hungry and chance() < 0.25:
             hogs = (Hog(random_.randrange(workers), choice((4, 8, 16, 64)), choice((5, 50, 300))),)
         epochs.append(Epoch(tuple(sendings), updates, hogs))

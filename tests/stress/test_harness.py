@@ -49,7 +49,7 @@ def test_a_script_survives_json_and_python(seed: int) -> None:
 
 
 # Seeds whose scripts are small: both stores, both transfers, several fronts.
-@pytest.mark.parametrize("seed", [3, 5, 8, 16, 18, 19, 22, 23, 30, 37])
+@pytest.mark.parametrize("seed", [3, 8, 16, 19, 37])
 def test_a_script_shows_what_the_oracle_says_in_the_simulation(seed: int) -> None:
     assert check_in_simulation(script_of(seed), seed)["records"] >= 0
 

@@ -7,19 +7,6 @@
 #include "shm/ring.h"
 #include "shm/vec.h"
 
-int mp_vec_look(const mp_slot *look, const mp_vec *v, uint32_t entry_bytes, mp_vec *out) {
-    *out = *v;
-    if (v->block == 0) return v->tail == v->head ? 0 : -EPROTO;
-    if (v->block % MP_LINE || v->block + MP_LINE > look->header->limits.data_bytes) return -EPROTO;
-    uint64_t bytes = mp_block_bytes(look, v->block);
-    if (bytes > look->header->limits.data_bytes - v->block) return -EPROTO;
-    /* A block is less than twice as large as what was asked for, so this is the capacity that its vec has or gets. */
-    uint64_t capacity = 1;
-    while (capacity * 2 * entry_bytes <= bytes) capacity *= 2;
-    out->capacity = (uint32_t)capacity;
-    return v->tail - v->head <= capacity ? 0 : -EPROTO;
-}
-
 static int names_batch(const mp_cell *cell) {
     return (cell->kind == MP_CELL_DATA || cell->kind == MP_CELL_PROGRESS_SLAB) && cell->offset64;
 }

@@ -20,6 +20,7 @@
 #define MP_ROOTS_H
 
 #include "shm/base.h"
+#include "shm/vec.h"
 
 /* cdef begin */
 enum mp_root_place {
@@ -57,9 +58,5 @@ void mp_look_close(mp_slot *look);
 /* The same for C: calls `visit` for each; stops at the first that returns not 0, and returns that. */
 typedef int mp_root_visit(void *arg, const mp_root *root);
 int mp_roots_visit(const mp_slot *look, uint32_t slot, mp_root_visit *visit, void *arg);
-
-/* A vec as it can be read: where its slot is stopped between the two stores of growth, the capacity follows from the
- * block. 0, or -EPROTO. */
-int mp_vec_look(const mp_slot *look, const mp_vec *v, uint32_t entry_bytes, mp_vec *out);
 
 #endif

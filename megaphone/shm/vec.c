@@ -1,13 +1,18 @@
 #include "shm/vec.h"
 
+#include "shm/block.h"
+
 #define CAPACITY_MIN 8u
+/* A block is at most a cache line larger than what was asked for. From two lines on it is therefore less than twice as
+ * large, and tells which power of two of entries it was made for: mp_vec_look relies on it. */
+#define BYTES_MIN (2u * MP_LINE)
 
 int mp_vec_reserve(mp_slot *s, mp_vec *v, uint32_t entries, uint32_t entry_bytes) {
     uint32_t end = mp_vec_end(v);
     uint64_t need = (uint64_t)(end - v->head) + entries;
     if (need <= v->capacity) return 0;
     uint64_t capacity = v->capacity ? (uint64_t)v->capacity * 2 : CAPACITY_MIN;
-    while (capacity < need) capacity *= 2;
+    while (capacity < need || capacity * entry_bytes < BYTES_MIN) capacity *= 2;
     /* Positions are 32 bits wide: half of their range keeps "ahead of" and "behind" apart. */
     if (capacity > UINT32_MAX / 2) return -ENOMEM;
     uint64_t block = mp_block_alloc(s, capacity * entry_bytes);
@@ -30,4 +35,19 @@ int mp_vec_reserve(mp_slot *s, mp_vec *v, uint32_t entries, uint32_t entry_bytes
     v->capacity = (uint32_t)capacity;
     mp_block_free(s, old);
     return 0;
+}
+
+int mp_vec_look(const mp_slot *look, const mp_vec *v, uint32_t entry_bytes, mp_vec *out) {
+    *out = *v;
+    if (v->block == 0) return v->tail == v->head ? 0 : -EPROTO;
+    if (v->block % MP_LINE || v->block < 2 * MP_BLOCK_HEADER || v->block >= look->header->limits.data_bytes)
+        return -EPROTO;
+    const mp_block *header = mp_at(look, v->block - MP_BLOCK_HEADER);
+    uint64_t bytes = header->bytes;
+    if (header->magic != MP_BLOCK_MAGIC || bytes > look->header->limits.data_bytes - v->block) return -EPROTO;
+    /* See BYTES_MIN: this is the capacity that its vec has, or gets. */
+    uint64_t capacity = 1;
+    while (capacity * 2 * entry_bytes <= bytes) capacity *= 2;
+    out->capacity = (uint32_t)capacity;
+    return v->tail - v->head <= capacity ? 0 : -EPROTO;
 }

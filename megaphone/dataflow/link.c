@@ -35,20 +35,23 @@ static int receive_data(mp_slot *s, const mp_cell *cell) {
     return 0;
 }
 
-static int receive_progress(mp_slot *s, mp_ring *ring, uint64_t at) {
+const mp_change *mp_progress_read(const mp_slot *s, mp_ring *ring, uint64_t at, mp_change *room) {
     const mp_cell *first = mp_ring_cell(s, ring, at);
-    if (first->kind == MP_CELL_PROGRESS_SLAB) {
-        const mp_change *all = mp_at(s, (uint64_t)first->offset64 * 64);
-        return mp_changes_are_sound(s, all, first->records) ? mp_changes_apply(s, all, first->records) : -EPROTO;
-    }
-    mp_change change[CHANGES_MOST];
+    if (first->kind == MP_CELL_PROGRESS_SLAB) return mp_at(s, (uint64_t)first->offset64 * 64);
     uint32_t count = first->records, done = count < CHANGES_FIRST ? count : CHANGES_FIRST;
-    memcpy(change, (const uint8_t *)first + 16, done * sizeof(mp_change));
+    memcpy(room, (const uint8_t *)first + 16, done * sizeof(mp_change));
     for (uint32_t i = 1; done < count; i++) {
         uint32_t more = count - done < CHANGES_MORE ? count - done : CHANGES_MORE;
-        memcpy(change + done, mp_ring_cell(s, ring, at + i), more * sizeof(mp_change));
+        memcpy(room + done, mp_ring_cell(s, ring, at + i), more * sizeof(mp_change));
         done += more;
     }
+    return room;
+}
+
+static int receive_progress(mp_slot *s, mp_ring *ring, uint64_t at) {
+    mp_change room[CHANGES_MOST];
+    const mp_change *change = mp_progress_read(s, ring, at, room);
+    uint32_t count = mp_ring_cell(s, ring, at)->records;
     return mp_changes_are_sound(s, change, count) ? mp_changes_apply(s, change, count) : -EPROTO;
 }
 

@@ -14,6 +14,7 @@
 #ifndef MP_LINK_H
 #define MP_LINK_H
 
+#include "dataflow/message.h"
 #include "progress/tracker.h"
 #include "shm/base.h"
 
@@ -49,5 +50,9 @@ int64_t mp_drain(mp_slot *s, uint32_t location);
  * capacity, flags and var64. -ENOMEM: no memory. */
 int mp_batch_loan(mp_slot *s, const mp_schema *schema, mp_cell *cell);
 /* cdef end */
+
+/* The changes of the progress message at a position of a ring, `records` of them: where they lie, or copied to `room`
+ * (MP_CHANGES_MOST) from its cells. */
+const mp_change *mp_progress_read(const mp_slot *s, mp_ring *ring, uint64_t at, mp_change *room);
 
 #endif

@@ -2,14 +2,7 @@
 
 #include <stdlib.h>
 
-typedef struct mp_count_entry {
-    uint64_t time;
-    int64_t count;
-} mp_count_entry;
-
-static mp_count_entry *entries(const mp_slot *s, const mp_times *t) {
-    return (mp_count_entry *)mp_at(s, t->block) + t->first;
-}
+static mp_count_entry *entries(const mp_slot *s, const mp_times *t) { return mp_times_entries(s, t); }
 
 /* First entry at or after `time`. Times mostly arrive at the end and leave at the front, so both are tried first. */
 static uint32_t find(const mp_count_entry *e, uint32_t count, uint64_t time) {

@@ -43,4 +43,13 @@ int mp_capability(mp_slot *s, uint32_t location, uint64_t time, int32_t delta);
 
 int mp_changes_apply(mp_slot *s, const mp_change *change, uint32_t count);
 
+typedef struct mp_count_entry { /* what lies in the block of an mp_times: `count` of them from `first` on, by time */
+    uint64_t time;
+    int64_t count;
+} mp_count_entry;
+
+static inline mp_count_entry *mp_times_entries(const mp_slot *s, const mp_times *t) {
+    return (mp_count_entry *)mp_at(s, t->block) + t->first;
+}
+
 #endif

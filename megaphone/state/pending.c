@@ -262,6 +262,22 @@ uint64_t mp_pending_due_of(const mp_slot *s, const mp_bin *b, const mp_schema *s
     return count;
 }
 
+int mp_pending_recount(const mp_slot *s, const mp_bin *b, const mp_schema *schema, uint64_t *least) {
+    *least = MP_NEVER;
+    if (b->pending_count == 0) return 0;
+    uint64_t block = b->block[MP_BLOCK_PENDING];
+    mp_pending_layout lay = mp_pending_lay(schema);
+    if (!block || b->pending_count > b->pending_capacity) return -EPROTO;
+    uint8_t *rows = mp_pending_rows(mp_at(s, block));
+    if (sizeof(mp_pending_head) + (uint64_t)b->pending_capacity * lay.row_bytes > mp_block_bytes(s, block)) return -EPROTO;
+    for (uint64_t i = 1; i < b->pending_count; i++) {
+        const mp_pending_row *parent = mp_pending_at(rows, (i - 1) / MP_ARITY, lay.row_bytes);
+        if (mp_pending_before(mp_pending_at(rows, i, lay.row_bytes), parent)) return -EPROTO;
+    }
+    *least = mp_pending_at(rows, 0, lay.row_bytes)->time;
+    return 0;
+}
+
 uint64_t mp_pending_due(mp_slot *s, uint32_t keyed, uint32_t bin_id, const mp_schema *schema, uint64_t limit,
                         uint64_t var_bytes[3]) {
     return mp_pending_due_of(s, mp_bins_of(s, keyed) + bin_id, schema, limit, var_bytes);

@@ -49,6 +49,9 @@ int mp_pending_push(mp_slot *s, mp_bin *b, const mp_schema *schema, const void *
 uint64_t mp_pending_pop_until(mp_slot *s, mp_bin *b, const mp_schema *schema, uint64_t limit, uint64_t at, uint64_t room,
                               void *const *columns, void *const *var, const uint64_t *var_room, uint64_t *times,
                               uint64_t *hashes, mp_outcome *why);
+/* Look at all rows of a bin's heap: *least is the time of its first (MP_NEVER: none). 0, or -EPROTO when they are not in
+ * the order of a heap, or more than their block holds. O(rows). */
+int mp_pending_recount(const mp_slot *s, const mp_bin *b, const mp_schema *schema, uint64_t *least);
 uint64_t mp_pending_due_of(const mp_slot *s, const mp_bin *b, const mp_schema *schema, uint64_t limit,
                            uint64_t var_bytes[3]);
 

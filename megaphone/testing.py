@@ -29,7 +29,7 @@ import megaphone.migration.operators  # noqa: F401 - as above
 from megaphone._core import lib
 from megaphone.dataflow.graph import Graph
 from megaphone.dataflow.memory import RunMemory
-from megaphone.dataflow.worker import Worker
+from megaphone.dataflow.recounting import worker_of
 from megaphone.errors import MegaphoneError, StuckError
 from megaphone.shm.limits import Limits, parse_size
 
@@ -77,7 +77,7 @@ class Simulation:
         limits = Limits.for_memory(parse_size(memory))
         limits = Limits(limits.memory_bytes, limits.chunk_bytes, limits.slab_bytes, ring_cells)
         self.memory = RunMemory.create(graphs[0], limits)
-        self.workers = [Worker(graph, self.memory, index) for index, graph in enumerate(graphs)]
+        self.workers = [worker_of(graph, self.memory, index) for index, graph in enumerate(graphs)]
         self.steps = 0
 
     def step(self, slot: int | None = None) -> bool:

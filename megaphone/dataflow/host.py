@@ -31,6 +31,7 @@ from megaphone.dataflow.functions import Program, enter_worker, load_program
 from megaphone.dataflow.graph import Graph
 from megaphone.dataflow.memory import RunMemory
 from megaphone.dataflow.operators.input import InputOperator
+from megaphone.dataflow.recounting import worker_of
 from megaphone.dataflow.result import collect
 from megaphone.dataflow.worker import StoppedError, Worker
 from megaphone.errors import UsageError
@@ -109,7 +110,7 @@ class _Hosted:
         handles = build(graph, *args, **kwargs)
         graph.finish()
         self._phase = "setup"
-        worker = self._worker = Worker(graph, memory, self._index)
+        worker = self._worker = worker_of(graph, memory, self._index)
         wire.send(self._fd, "ready", {"hash": graph.hash()})
         if not os.read(self._fd, 1):
             raise StoppedError

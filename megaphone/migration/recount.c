@@ -144,10 +144,9 @@ int mp_due_rebuild(mp_slot *s, const mp_stateful *op, mp_difference *out) {
         bins[b].pending_time = least;
         count += bins[b].pending_count != 0;
     }
-    mp_vec due;
-    if (mp_vec_look(s, &k->due, sizeof(mp_due), &due)) due = (mp_vec){.block = 0};
-    due.head = due.tail = due.staged = 0;
-    k->due = due;
+    mp_vec empty = {.block = k->due.block};
+    /* A block that is none is let go of; what nothing names then, the audit of blocks finds. */
+    if (mp_vec_look(s, &empty, sizeof(mp_due), &k->due)) k->due = (mp_vec){.block = 0};
     int rc = mp_vec_reserve(s, &k->due, count, sizeof(mp_due));
     if (rc || count == 0) return rc;
     mp_due *e = mp_at(s, k->due.block);

@@ -283,7 +283,7 @@ int mp_slabs_recount(const mp_slot *s, mp_difference *out) {
 
 int mp_slabs_rebuild(mp_slot *s, mp_difference *out) {
     mp_page *page = s->page;
-    mp_vec *list = &page->slab_list, seen;
+    mp_vec *list = &page->slab_list;
     leased run = {0};
     uint32_t carving, count = 0;
     int rc;
@@ -299,9 +299,8 @@ int mp_slabs_rebuild(mp_slot *s, mp_difference *out) {
         page->batch_carved = carving ? carved_of(s, carving - 1) : 0;
         for (uint32_t slab = 0; slab < s->header->slabs; slab++) count += carved[slab];
         /* A block that is none is let go of; what nothing names then, the audit of blocks finds. */
-        if (mp_vec_look(s, list, sizeof(uint32_t), &seen)) seen = (mp_vec){.block = 0};
-        seen.head = seen.tail = seen.staged = 0;
-        *list = seen;
+        mp_vec empty = {.block = list->block};
+        if (mp_vec_look(s, &empty, sizeof(uint32_t), list)) *list = (mp_vec){.block = 0};
         rc = mp_vec_reserve(s, list, count, sizeof(uint32_t));
     }
     for (uint32_t slab = 0; slab < s->header->slabs && rc == 0; slab++) {

@@ -11,7 +11,7 @@ import pytest
 from megaphone._core import ffi, lib
 from megaphone.dataflow.recounting import describe
 from megaphone.shm.limits import MIB
-from tests.native.heap import STORE, Heap
+from tests.native.heap import JUMBO, STORE, Heap
 from tests.native.libraries import Scribble, crash_library, scribble
 
 KEEP_BYTES = 1000
@@ -184,7 +184,8 @@ def test_a_run_whose_span_was_never_laid_out_goes_back(used: tuple[Heap, dict[in
 # -- stopped after any store -----------------------------------------------------------------------------------------
 
 CHUNK_BYTES, SLAB_BYTES, MEMORY_BYTES = 64 << 10, 8 << 10, 1 << 20
-FREE_STATE, LIVE, SENT = 1, 2, 3
+BATCH = 1  # MP_CHUNK_BATCH
+LIVE, SENT = 2, 3  # MP_BLOCK_*
 ALLOC, FREE, TAKE_BACK, SEND, TRIM, PUSH, SLAB, GIVE_BACK, REBUILD, REBUILD_SLABS = range(10)
 
 
@@ -243,6 +244,7 @@ class Crashing:
             if nested and stop % nested == 1:
                 self.check_rebuild_stopped(what, slot, value, stop, before, mark)
         assert self.run(what, slot, value) == result
+        self.recount(slot)
         return result
 
     def check_rebuild_stopped(
@@ -357,4 +359,6 @@ def test_after_any_store_of_a_slab_that_is_carved_opened_or_given_back_all_that_
         c.lib.crash_reference(0, offset, -1)
     assert c.run(REBUILD_SLABS, 0) == 0  # closes the open slab
     c.run(GIVE_BACK, 0)
+    assert c.lib.crash_leased(0, JUMBO) == 0
+    assert c.lib.crash_leased(0, BATCH) <= 1  # the one in which slabs are carved
     record_property("states", c.states)

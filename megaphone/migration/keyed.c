@@ -220,10 +220,11 @@ static int install(mp_slot *s, mp_stateful *op) {
         if (rc == 0) rc = applier_hold(s, op);
         if (rc) return rc;
     }
-    mp_block_free(s, k->owners);
+    uint64_t old = k->owners;
     k->owners = u.owners;
     k->owners_time = u.time;
     k->updates.head++;
+    mp_block_free(s, old);
     op->moved_time = u.time;
     op->moved_count++;
     return mp_capability(s, op->f_state_out, u.time, -1);

@@ -27,13 +27,12 @@ static int make_room(mp_slot *s, mp_times *t) {
     uint32_t capacity = t->capacity ? t->capacity * 2 : 32;
     uint64_t block = mp_block_alloc(s, (uint64_t)capacity * sizeof(mp_count_entry));
     if (!block) return -ENOMEM;
-    if (t->block) {
-        memcpy(mp_at(s, block), entries(s, t), (size_t)t->count * sizeof(mp_count_entry));
-        mp_block_free(s, t->block);
-    }
+    uint64_t old = t->block;
+    if (old) memcpy(mp_at(s, block), entries(s, t), (size_t)t->count * sizeof(mp_count_entry));
     t->block = block;
     t->capacity = capacity;
     t->first = 0;
+    mp_block_free(s, old);
     return 0;
 }
 

@@ -73,7 +73,8 @@ uint64_t mp_block_alloc(mp_slot *s, uint64_t bytes);
 /* Room of a block, at least what was asked for; 0 for offset 0. Any slot may ask about a block that it holds. */
 uint64_t mp_block_bytes(const mp_slot *s, uint64_t offset);
 
-/* Give a block up. Never fails; offset 0 is ignored. */
+/* Give a block up. Never fails; offset 0 is ignored. Whoever named it names it no longer when this is called: a process
+ * that is killed inside must not leave the name of a block that may already be somebody else's. */
 void mp_block_free(mp_slot *s, uint64_t offset);
 
 /* At the carver: free a block that came home, and those that travelled with it. */

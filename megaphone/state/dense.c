@@ -41,10 +41,11 @@ void mp_dense_sweep(mp_slot *s, const mp_store *store, mp_bin *b, uint64_t rows,
             mp_count(s, MP_COPIED_GROW, (uint64_t)chunk_rows * store->row_bytes);
         }
         if (b->old_cursor < b->old_capacity) return;
-        mp_block_free(s, b->block[MP_BLOCK_OLD]);
+        uint64_t swept = b->block[MP_BLOCK_OLD];
         b->block[MP_BLOCK_OLD] = 0;
         b->old_capacity = 0;
         mp_dense_rest(b, tail);
+        mp_block_free(s, swept);
     }
     if (!(b->flags & MP_BIN_FILLING)) return;
     uint64_t cursor = b->old_cursor;

@@ -86,10 +86,10 @@ static int mp_pending_reserve(mp_slot *s, mp_bin *b, const mp_schema *schema, co
             }
         }
         mp_count(s, MP_COPIED_PEND, (uint64_t)b->pending_count * lay->row_bytes + live);
-        mp_block_free(s, block);
     }
     b->block[MP_BLOCK_PENDING] = fresh;
     b->pending_capacity = (uint32_t)rows;
+    mp_block_free(s, block);
     return 0;
 }
 
@@ -221,9 +221,9 @@ stop:
     if (!b->pending_count) {
         head->bytes_used = head->bytes_live = 0;
         if (mp_block_bytes(s, block_at) > MP_PENDING_KEEP) {
-            mp_block_free(s, block_at);
             b->block[MP_BLOCK_PENDING] = 0;
             b->pending_capacity = 0;
+            mp_block_free(s, block_at);
         }
     }
     mp_count(s, MP_COPIED_PEND, copied + moved * lay.row_bytes);

@@ -338,8 +338,9 @@ int mp_store_settle(mp_slot *s, const mp_store *store, uint32_t bin_id, uint64_t
 
 void mp_bin_clear(mp_slot *s, mp_bin *b) {
     for (uint32_t i = 0; i < MP_BIN_BLOCKS; i++) {
-        if (b->block[i]) mp_block_free(s, b->block[i]);
+        uint64_t block = b->block[i];
         b->block[i] = 0;
+        mp_block_free(s, block);
     }
     b->flags = 0;
     b->live = b->capacity = b->old_capacity = b->old_cursor = b->arena_used = 0;

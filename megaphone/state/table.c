@@ -80,10 +80,11 @@ void mp_table_sweep(mp_slot *s, const mp_store *store, mp_bin *b, uint64_t rows,
         return;
     }
     mp_table_make(store, &t, t.total, why);
-    mp_block_free(s, b->block[MP_BLOCK_OLD]);
+    uint64_t swept = b->block[MP_BLOCK_OLD];
     b->block[MP_BLOCK_OLD] = 0;
     b->old_capacity = b->old_cursor = 0; /* no row was left there, so no address becomes stale by this */
     b->flags = MP_BIN_PLAIN;
+    mp_block_free(s, swept);
 }
 
 /* Begin a table for at least `keys` keys and `bytes` more bytes of keys. What there is becomes the older table. */

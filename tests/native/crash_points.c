@@ -1,6 +1,6 @@
 /* Stops the allocator after any of its stores, as a process that is killed would.
  *
- *   block.c, chunk.c, vec.c, slab.c, rebuild.c -- compiled with -fsanitize=thread --> a call before each store
+ *   block.c, chunk.c, vec.c, slab.c, rebuild.c, tracker.c, pending.c -- compiled with -fsanitize=thread --> a call before each store
  *   linked with this file instead of that runtime: each call notes what the store will overwrite, and at the chosen
  *   one jumps out, so that it and all after it do not happen; the notes take everything back for the next run
  *
@@ -11,12 +11,14 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
+#include "progress/tracker.h"
 #include "shm/block.h"
 #include "shm/chunk.h"
 #include "shm/control.h"
 #include "shm/rebuild.h"
 #include "shm/slab.h"
 #include "shm/vec.h"
+#include "state/pending.h"
 
 typedef struct note {
     uint8_t *at;
@@ -121,6 +123,8 @@ void __tsan_write_range(void *p, uint64_t bytes) { about_to_write(p, bytes); }
 void __tsan_atomic_signal_fence(int order) { (void)order; }
 void __tsan_atomic_thread_fence(int order) { (void)order; }
 
+void *__real_memmove(void *to, const void *from, size_t n);
+void *__wrap_memmove(void *to, const void *from, size_t n);
 void *__wrap_memset(void *to, int c, size_t n);
 void *__wrap_memcpy(void *to, const void *from, size_t n);
 void *__wrap_memset(void *to, int c, size_t n) {
@@ -131,12 +135,16 @@ void *__wrap_memcpy(void *to, const void *from, size_t n) {
     if (n) about_to_write(to, n);
     return __real_memcpy(to, from, n);
 }
+void *__wrap_memmove(void *to, const void *from, size_t n) {
+    if (n) about_to_write(to, n);
+    return __real_memmove(to, from, n);
+}
 
 /* ---- what the test calls ----------------------------------------------------------------------------------------- */
 
 int crash_open(uint32_t count, uint64_t memory_bytes, uint64_t chunk_bytes, uint64_t slab_bytes) {
     mp_limits limits = {.slots = count, .ring_cells = 64, .data_bytes = memory_bytes, .chunk_bytes = chunk_bytes,
-                        .slab_bytes = slab_bytes, .locations = 1};
+                        .slab_bytes = slab_bytes, .locations = 1, .keyed = 1, .bin_shift = {1}};
     control_bytes = mp_control_bytes(&limits);
     data_bytes = memory_bytes;
     control = mmap(NULL, control_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -155,7 +163,7 @@ void crash_close(void) {
     note_count = note_capacity = 0;
 }
 
-enum { ALLOC, FREE, TAKE_BACK, SEND, TRIM, PUSH, SLAB, GIVE_BACK, REBUILD, REBUILD_SLABS };
+enum { ALLOC, FREE, TAKE_BACK, SEND, TRIM, PUSH, SLAB, GIVE_BACK, REBUILD, REBUILD_SLABS, COUNT, POST };
 
 static int64_t act(uint32_t what, uint32_t slot, uint64_t value) {
     mp_slot *s = slots[slot];
@@ -182,6 +190,13 @@ static int64_t act(uint32_t what, uint32_t slot, uint64_t value) {
     case GIVE_BACK: return mp_slab_give_back(s);
     case REBUILD: return mp_blocks_rebuild(s, &d);
     case REBUILD_SLABS: return mp_slabs_rebuild(s, &d);
+    case COUNT: return mp_times_update(s, 0, value, 1);
+    case POST: {
+        const mp_schema schema = {.columns = 1, .item_bytes = {8}};
+        const void *columns[1] = {&value};
+        mp_outcome why = {0};
+        return mp_pending_push(s, &mp_bins_of(s, 0)[slot], &schema, columns, NULL, 0, value, value, &why);
+    }
     default: return -EINVAL;
     }
 }
@@ -236,6 +251,10 @@ int64_t crash_blocks(uint32_t slot, uint64_t *offset, uint64_t *state, uint64_t 
     int rc = mp_blocks_visit(slots[slot], slot, collect, &c);
     return rc ? rc : (int64_t)c.count;
 }
+
+/* What a list of times and a bin's heap of post-dated records lie in. */
+uint64_t crash_times(uint32_t slot) { return mp_times_of(slots[slot], 0)->block; }
+uint64_t crash_pending(uint32_t slot) { return mp_bins_of(slots[slot], 0)[slot].block[MP_BLOCK_PENDING]; }
 
 uint64_t crash_bytes(uint64_t offset) { return mp_block_bytes(slots[0], offset); }
 void crash_write(uint64_t offset, uint64_t value) { *(uint64_t *)mp_at(slots[0], offset) = value; }

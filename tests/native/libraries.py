@@ -47,6 +47,8 @@ uint64_t crash_mark(void);
 void crash_undo(uint64_t mark);
 uint64_t crash_sum(void);
 int64_t crash_blocks(uint32_t slot, uint64_t *offset, uint64_t *state, uint64_t max);
+uint64_t crash_times(uint32_t slot);
+uint64_t crash_pending(uint32_t slot);
 uint64_t crash_bytes(uint64_t offset);
 void crash_write(uint64_t offset, uint64_t value);
 uint64_t crash_read(uint64_t offset);
@@ -66,13 +68,14 @@ def crash_library(optimisation: str) -> tuple[FFI, Any]:
     ffi.cdef(CRASH_CDEF)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        hooked = ("block", "block_check", "chunk", "vec", "slab", "rebuild")
+        hooked = [f"shm/{part}" for part in ("block", "block_check", "chunk", "vec", "slab", "rebuild")]
+        hooked += ["progress/tracker", "state/pending"]
         # A call that the compiler expands in place would write without a hook.
         hooks = (optimisation, "-fsanitize=thread", "-fno-builtin")
-        objects = [_compile(folder, f"megaphone/shm/{part}.c", *hooks) for part in hooked]
+        objects = [_compile(folder, f"megaphone/{part}.c", *hooks) for part in hooked]
         objects += [_compile(folder, f"megaphone/shm/{part}.c", optimisation) for part in ("control", "park", "ring")]
         objects.append(_compile(folder, "tests/native/crash_points.c", optimisation))
-        wrapped = ("-Wl,--wrap=memset,--wrap=memcpy", "-Wl,-z,defs")
+        wrapped = ("-Wl,--wrap=memset,--wrap=memcpy,--wrap=memmove", "-Wl,-z,defs")
         return ffi, ffi.dlopen(_link(folder, "crash_points", objects, *wrapped))
 
 

@@ -186,7 +186,7 @@ def test_a_run_whose_span_was_never_laid_out_goes_back(used: tuple[Heap, dict[in
 CHUNK_BYTES, SLAB_BYTES, MEMORY_BYTES = 64 << 10, 8 << 10, 1 << 20
 BATCH = 1  # MP_CHUNK_BATCH
 LIVE, SENT = 2, 3  # MP_BLOCK_*
-ALLOC, FREE, TAKE_BACK, SEND, TRIM, PUSH, SLAB, GIVE_BACK, REBUILD, REBUILD_SLABS = range(10)
+ALLOC, FREE, TAKE_BACK, SEND, TRIM, PUSH, SLAB, GIVE_BACK, REBUILD, REBUILD_SLABS, COUNT, POST = range(12)
 
 
 class Crashing:
@@ -278,6 +278,8 @@ class Crashing:
                 assert (after[offset], self.lib.crash_read(offset)) == (before[offset], value)
         assert self.list_of(slot) == self.pushed[: len(self.list_of(slot))]
         assert len(self.list_of(slot)) >= len(self.pushed) - 1
+        for named in (self.lib.crash_times(slot), self.lib.crash_pending(slot)):
+            assert named == 0 or after.get(named) == LIVE, "a block that has been freed is still named"
         self.drain(slot, after)
 
     def drain(self, slot: int, blocks: dict[int, int]) -> None:
@@ -335,6 +337,15 @@ def test_after_any_store_of_a_growing_list_its_entries_are_there(
         crashing.pushed.append(number)
         assert crashing.call(PUSH, 0, number) == 0
     assert crashing.list_of(0) == list(range(70))
+    record_property("states", crashing.states)
+
+
+@pytest.mark.parametrize("what", [COUNT, POST])
+def test_after_any_store_of_what_grows_no_block_that_has_been_freed_is_named(
+    what: int, crashing: Crashing, record_property: Callable[[str, Any], None]
+) -> None:
+    for number in range(150):
+        assert crashing.call(what, 0, number * 7 % 150) == 0
     record_property("states", crashing.states)
 
 

@@ -196,3 +196,16 @@ uint64_t mp_chunks_grow_ahead(void *control, void *data, int data_fd, uint64_t b
     }
     return grown;
 }
+
+int mp_look_has(const mp_slot *look, uint64_t offset, uint64_t bytes) {
+    const mp_header *h = look->header;
+    if (offset < MP_LINE || bytes > h->limits.data_bytes || offset > h->limits.data_bytes - bytes) return 0;
+    const uint64_t size = h->limits.chunk_bytes;
+    for (uint64_t chunk = offset / size; chunk * size < offset + bytes; chunk++) {
+        uint64_t need = offset + bytes - chunk * size;
+        if (chunk >= h->chunks) return 0;
+        /* SYNC W: below the watermark that is seen here, memory is there. */
+        if (MP_LOAD_ACQUIRE(&mp_chunk_of(look, (uint32_t)chunk)->committed_bytes) < (need < size ? need : size)) return 0;
+    }
+    return 1;
+}

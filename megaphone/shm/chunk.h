@@ -57,6 +57,9 @@ void mp_chunk_used(mp_slot *s, uint32_t chunk, uint64_t used);
 /* The parent's half: commit and touch memory ahead of need for each leased chunk, up to about `budget_bytes`. Returns
  * the bytes grown; as much as the budget means that there may be more to do. */
 uint64_t mp_chunks_grow_ahead(void *control, void *data, int data_fd, uint64_t budget_bytes);
+
+/* 1: the bytes lie in the data region and are committed. A page that is not would take memory when it is looked at. */
+int mp_look_has(const mp_slot *look, uint64_t offset, uint64_t bytes);
 /* cdef end */
 
 /* As mp_chunk_lease, for a run that would be nice to have: nobody is told that the pool is short. */

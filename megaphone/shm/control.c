@@ -197,6 +197,12 @@ uint64_t mp_committed_bytes(const void *control) {
     return MP_LOAD_RELAXED(&((mp_header *)(uintptr_t)control)->committed_bytes);
 }
 
+uint32_t mp_abi_number(void) { return MP_ABI; }
+
+uint32_t mp_pid_get(const void *control, uint32_t slot) { return MP_LOAD_RELAXED(&page_at(control, slot)->pid); }
+
+uint32_t mp_slots(const void *control) { return ((const mp_header *)control)->limits.slots; }
+
 uint64_t mp_data_bytes(const void *control) { return ((const mp_header *)control)->limits.data_bytes; }
 
 uint32_t mp_out_of_memory(const mp_slot *s) { return s->out_of_memory; }

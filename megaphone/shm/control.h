@@ -88,6 +88,9 @@ void mp_slot_look(const void *control, uint32_t slot, uint64_t out[7]);
 void mp_operator_set(mp_slot *s, uint32_t location, uint64_t time);
 uint64_t mp_committed_bytes(const void *control);
 uint64_t mp_data_bytes(const void *control);
+uint32_t mp_slots(const void *control);
+uint32_t mp_pid_get(const void *control, uint32_t slot);
+uint32_t mp_abi_number(void); /* of this build's regions */
 uint64_t mp_slab_bytes(const void *control);
 void mp_origin_set(void *control, uint64_t now_ns); /* a driver's common zero; set by one worker, once */
 uint64_t mp_origin_get(const void *control);

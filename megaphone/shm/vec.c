@@ -1,6 +1,7 @@
 #include "shm/vec.h"
 
 #include "shm/block.h"
+#include "shm/chunk.h"
 
 #define CAPACITY_MIN 8u
 /* A block is at most a cache line larger than what was asked for. From two lines on it is therefore less than twice as
@@ -40,11 +41,10 @@ int mp_vec_reserve(mp_slot *s, mp_vec *v, uint32_t entries, uint32_t entry_bytes
 int mp_vec_look(const mp_slot *look, const mp_vec *v, uint32_t entry_bytes, mp_vec *out) {
     *out = *v;
     if (v->block == 0) return v->tail == v->head ? 0 : -EPROTO;
-    if (v->block % MP_LINE || v->block < 2 * MP_BLOCK_HEADER || v->block >= look->header->limits.data_bytes)
-        return -EPROTO;
+    if (v->block % MP_LINE || !mp_look_has(look, v->block - MP_BLOCK_HEADER, MP_BLOCK_HEADER)) return -EPROTO;
     const mp_block *header = mp_at(look, v->block - MP_BLOCK_HEADER);
     uint64_t bytes = header->bytes;
-    if (header->magic != MP_BLOCK_MAGIC || bytes > look->header->limits.data_bytes - v->block) return -EPROTO;
+    if (header->magic != MP_BLOCK_MAGIC || !mp_look_has(look, v->block, bytes)) return -EPROTO;
     /* See BYTES_MIN: this is the capacity that its vec has, or gets. */
     uint64_t capacity = 1;
     while (capacity * 2 * entry_bytes <= bytes) capacity *= 2;

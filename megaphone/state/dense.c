@@ -43,6 +43,7 @@ void mp_dense_sweep(mp_slot *s, const mp_store *store, mp_bin *b, uint64_t rows,
         if (b->old_cursor < b->old_capacity) return;
         uint64_t swept = b->block[MP_BLOCK_OLD];
         b->block[MP_BLOCK_OLD] = 0;
+        MP_IN_ORDER();
         b->old_capacity = 0;
         mp_dense_rest(b, tail);
         mp_block_free(s, swept);
@@ -77,11 +78,15 @@ int mp_dense_reserve(mp_slot *s, const mp_store *store, mp_bin *b, uint64_t rows
     for (uint64_t i = 0; i < (chunks + 63) >> 6; i++)
         if (tail->ready[i]) tail->ready[i] = 0;
     tail->unready = chunks;
-    b->block[MP_BLOCK_OLD] = b->block[MP_BLOCK_TABLE];
+    /* Whoever finds the bin in between sees by two different blocks and no flag that the old array still has all. */
     b->old_capacity = b->capacity;
     b->old_cursor = 0;
+    b->block[MP_BLOCK_OLD] = b->block[MP_BLOCK_TABLE];
+    MP_IN_ORDER();
     b->block[MP_BLOCK_TABLE] = block;
+    MP_IN_ORDER();
     b->capacity = want;
+    MP_IN_ORDER();
     b->flags = MP_BIN_FILLING | (b->old_capacity ? MP_BIN_GROWING : 0);
     return 0;
 }

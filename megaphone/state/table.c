@@ -70,6 +70,7 @@ void mp_table_sweep(mp_slot *s, const mp_store *store, mp_bin *b, uint64_t rows,
         }
         moved++;
     }
+    MP_IN_ORDER(); /* what the cursor has passed is in the new table */
     b->old_cursor = at;
     b->generation += moved != 0; /* and only then: mp_store_rows looks at rows_moved to know whether addresses hold */
     why->rows_moved += moved;
@@ -82,6 +83,7 @@ void mp_table_sweep(mp_slot *s, const mp_store *store, mp_bin *b, uint64_t rows,
     mp_table_make(store, &t, t.total, why);
     uint64_t swept = b->block[MP_BLOCK_OLD];
     b->block[MP_BLOCK_OLD] = 0;
+    MP_IN_ORDER();
     b->old_capacity = b->old_cursor = 0; /* no row was left there, so no address becomes stale by this */
     b->flags = MP_BIN_PLAIN;
     mp_block_free(s, swept);
@@ -125,13 +127,17 @@ static int mp_table_grow(mp_slot *s, const mp_store *store, mp_bin *b, uint64_t 
     } else {
         mp_table_make(store, &t, t.total, why);
     }
-    b->block[MP_BLOCK_OLD] = b->block[MP_BLOCK_TABLE];
+    /* Whoever finds the bin in between sees by two different blocks and no flag that the old table still has all. */
     b->old_capacity = b->capacity;
     b->old_cursor = 0;
+    b->block[MP_BLOCK_OLD] = b->block[MP_BLOCK_TABLE];
+    MP_IN_ORDER();
     b->block[MP_BLOCK_TABLE] = block;
+    MP_IN_ORDER();
     b->capacity = capacity;
     b->arena_used = 0;
     b->generation++;
+    MP_IN_ORDER();
     b->flags = b->old_capacity ? MP_BIN_GROWING : MP_BIN_PLAIN;
     return 0;
 }
@@ -222,6 +228,7 @@ uint8_t *mp_table_reach(mp_slot *s, const mp_store *store, mp_bin *b, const mp_k
             b->arena_used += bytes;
             t.tail->bytes_live += (uint32_t)bytes;
         }
+        MP_IN_ORDER(); /* a row that counts is whole */
         *(uint64_t *)row = key->word;
         b->live++;
         *position = at | (in_old ? MP_OLD_ROW : 0);

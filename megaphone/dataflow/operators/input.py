@@ -63,6 +63,9 @@ class Input:
         in_flight_bytes_max: the mark of flow control.
     """
 
+    carries_records = True
+    """Whether what is sent counts as records of input; words of instructions do not, only their bytes."""
+
     def __init__(self, operator: InputOperator) -> None:
         self._operator = operator
         self._worker: Worker | None = None
@@ -264,7 +267,8 @@ class Input:
                 send_columns(worker, port, columns, records, self.time, stamps)
 
             self._with_relief(worker, put_columns)
-        lib.mp_counter_add(worker.slot, _INPUT_RECORDS, records)
+        if self.carries_records:
+            lib.mp_counter_add(worker.slot, _INPUT_RECORDS, records)
         lib.mp_counter_add(worker.slot, _INPUT_BYTES, size)
 
 

@@ -33,6 +33,7 @@ class Control(Input):
     """
 
     stream: Stream
+    carries_records = False
 
     def __init__(self, operator: ControlOperator, lead: int) -> None:
         super().__init__(operator)

@@ -161,7 +161,26 @@ def _doctor(arguments: argparse.Namespace) -> None:  # noqa: ARG001  all command
     _say(f"{line}\n" for line in doctor_lines(found))
 
 
+def _inspect(arguments: argparse.Namespace) -> None:
+    from megaphone.observe import inspect
+
+    width = inspect.terminal_width()
+    given = vars(arguments)
+    if given["pid"] is None:
+        _say([inspect.list_runs(width=width, as_json=given.get("json", False))])
+        return
+    _say(
+        [
+            inspect.inspect(
+                given["pid"], width=width, as_json=given.get("json", False), every_bin=given.get("every_bin", False),
+                slot=given.get("slot"), content=given.get("content", True), fd=given.get("fd"),
+            )
+        ]
+    )  # fmt: skip
+
+
 _COMMANDS = {
+    "inspect": _inspect,
     "word-count": _word_count,
     "plan": _plan,
     "exchange": _exchange,

@@ -76,8 +76,20 @@ _HELP_OF = {
     "word-count": "count generated keys or the words of text while state moves between workers",
     "plan": "write a migration plan to be edited",
     "exchange": "send records between workers: transport alone",
+    "inspect": "look into the memory of a run that goes on or is stopped",
     "doctor": "shared memory, limits and cores of this machine",
 }
+_INSPECT_ABOUT = """\
+Attach to a run, read-only, and show what its shared memory says: bins, queues, rings, frontiers,
+what is only half done and what cannot be. Without a number: list the runs that can be seen."""
+_INSPECT_EPILOG = """\
+Figures of a run that goes on are of different moments; those of a run whose workers are stopped are exact.
+
+examples:
+  megaphone inspect                      the runs of this machine
+  megaphone inspect 4711                 by the number of the program or of any of its workers
+  megaphone inspect 4711 --slot 1        what concerns worker 1
+  megaphone inspect 4711 --json | jq .violations"""
 _DOCTOR_ABOUT = "Show shared memory, limits, huge pages and cores, and what a run would get."
 
 
@@ -121,6 +133,7 @@ def build_parser() -> argparse.ArgumentParser:
         ("word-count", _WORD_COUNT_ABOUT, _WORD_COUNT_EPILOG, _add_word_count),
         ("plan", _PLAN_ABOUT, _PLAN_EPILOG, _add_plan),
         ("exchange", _EXCHANGE_ABOUT, _EXCHANGE_EPILOG, _add_exchange),
+        ("inspect", _INSPECT_ABOUT, _INSPECT_EPILOG, _add_inspect),
         ("doctor", _DOCTOR_ABOUT, "", lambda _: None),
     ):
         command = commands.add_parser(name, help=_HELP_OF[name], description=about, epilog=epilog)
@@ -132,6 +145,20 @@ def build_parser() -> argparse.ArgumentParser:
         }
         command.set_defaults(flag_of=flag_of)
     return parser
+
+
+def _add_inspect(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "pid", nargs="?", type=_whole, default=None, metavar="PID", help="a process of the run, the program or a worker"
+    )
+    command.add_argument("--bins", dest="every_bin", action="store_true", help="list each bin, however many there are")
+    command.add_argument("--slot", type=_whole, metavar="N", help="show only what concerns worker N")
+    command.add_argument("--json", action="store_true", help="one object with everything, instead of text")
+    command.add_argument(
+        "--no-content", dest="content", action="store_false",
+        help="do not read the rows of the bins: quicker where there are many millions",
+    )
+    command.add_argument("--fd", type=_whole, metavar="N", help="the run at descriptor N, where a process has several")
 
 
 def _add_word_count(command: argparse.ArgumentParser) -> None:

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "migration/keyed.h"
+#include "shm/block.h"
 #include "shm/control.h"
 #include "shm/ring.h"
 #include "shm/vec.h"

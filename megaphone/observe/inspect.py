@@ -74,7 +74,7 @@ def list_runs(*, width: int, as_json: bool = False) -> str:
 
 def _described(pid: int, region: Region) -> dict[str, Any]:
     described: dict[str, Any] = {
-        "pid": pid, "fd": int(region.path.rpartition("/")[2]), "workers": 0, "age_s": 0.0, "committed_bytes": 0,
+        "pid": pid, "fd": int(region.path.name), "workers": 0, "age_s": 0.0, "committed_bytes": 0,
         "data_bytes": 0, "worker_pids": [], "command": "", "error": "",
     }  # fmt: skip
     try:

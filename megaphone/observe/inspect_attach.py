@@ -40,7 +40,7 @@ _NAMES: Final = {
 class Region:
     """One segment as a process has it open."""
 
-    path: str
+    path: Path
     inode: int
     device: int
     size_bytes: int
@@ -107,7 +107,7 @@ class Attachment:
         read = os.preadv(self._fd, [self._copy], 0)
         # One call gives at most 2 GiB, and a region has far less.
         if read != self._control.size_bytes:
-            message = f"process {self.pid}: {read} of {self._control.size_bytes} bytes of its control region can be read"
+            message = f"{read} of {self._control.size_bytes} bytes of process {self.pid}'s control region can be read"
             raise InspectError(message)
         self._copy_pointer = ffi.from_buffer(self._copy)
         if lib.mp_control_verify(self._copy_pointer, read):
@@ -145,17 +145,14 @@ def regions_of(pid: int) -> list[Region]:
     folder = PROC / str(pid) / "fd"
     found: dict[int, Region] = {}
     try:
-        names = sorted(os.listdir(folder), key=int)
-        for name in names:
-            path = f"{folder}/{name}"
+        for path in sorted(folder.iterdir(), key=lambda path: int(path.name)):
             try:
-                match = _REGION.search(os.readlink(path))
-                status = os.stat(path) if match else None
+                match = _REGION.search(str(path.readlink()))
+                status = path.stat() if match else None
             except FileNotFoundError:
                 continue  # closed meanwhile
             if match and status is not None and status.st_ino not in found:
-                region = Region(path, status.st_ino, status.st_dev, status.st_size, int(match["maker"]))
-                found[status.st_ino] = region
+                found[status.st_ino] = Region(path, status.st_ino, status.st_dev, status.st_size, int(match["maker"]))
     except (FileNotFoundError, ProcessLookupError):
         message = f"there is no process {pid}: `megaphone inspect` without a number lists the runs"
         raise InspectError(message) from None
@@ -166,7 +163,7 @@ def regions_of(pid: int) -> list[Region]:
 
 
 def runs() -> Iterator[tuple[int, Region]]:
-    """Yield (process, control region) of every run that this user may look at, each once, by its maker if that lives."""
+    """Yield (process, control region) of every run that this user may look at, each once, if possible by its maker."""
     seen: dict[int, tuple[int, Region]] = {}
     for folder in sorted(PROC.iterdir(), key=lambda path: path.name):
         if not folder.name.isdigit():
@@ -193,8 +190,8 @@ def process_state(pid: int, inode: int | None = None) -> str | None:
     try:
         if inode is not None and all(region.inode != inode for region in regions_of(pid)):
             return None
-        for thread in os.listdir(PROC / str(pid) / "task"):
-            text = (PROC / str(pid) / "task" / thread / "stat").read_text()
+        for thread in (PROC / str(pid) / "task").iterdir():
+            text = (thread / "stat").read_text()
             letters.add(text.rpartition(")")[2].split()[0])
     except (OSError, InspectError):
         return None
@@ -229,10 +226,10 @@ def _choose(pid: int, controls: list[Region], fd: int | None) -> Region:
         message = f"process {pid} is no run of megaphone: `megaphone inspect` without a number lists the runs"
         raise InspectError(message)
     if fd is not None:
-        controls = [region for region in controls if region.path.endswith(f"/{fd}")]
+        controls = [region for region in controls if region.path.name == str(fd)]
     if len(controls) != 1:
         have = "no run at that descriptor" if not controls else f"{len(controls)} runs"
-        fds = ", ".join(region.path.rpartition("/")[2] for region in controls)
+        fds = ", ".join(region.path.name for region in controls)
         message = f"process {pid} has {have}: choose one with --fd" + (f" {fds}" if fds else "")
         raise InspectError(message)
     return controls[0]
@@ -262,6 +259,6 @@ def _other_version(pid: int, header: mmap.mmap) -> str:
     _, abi, sources = _HEADER.unpack_from(header)
     ours = f"ABI {lib.mp_abi_number()}, sources {lib.mp_abi_source_hash():08x}"
     return (
-        f"the run of process {pid} was made by another megaphone (ABI {abi}, sources {sources:08x}; this one is {ours}): "
+        f"the run of process {pid} was made by another megaphone (ABI {abi}, sources {sources:08x}; this is {ours}): "
         "inspect it with the one that started it"
     )

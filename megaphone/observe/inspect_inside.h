@@ -8,9 +8,6 @@
 #include "shm/control.h"
 #include "shm/vec.h"
 
-/* Bytes of a block that may be read, 0 when its offset or its header cannot be true. */
-uint64_t mp_look_room(const mp_slot *look, uint64_t block);
-
 /* A slot's half of an operator; NULL while it has not started. */
 static inline const mp_keyed *mp_look_half(const mp_slot *look, const mp_look_op *op, uint32_t slot) {
     const mp_keyed *k = mp_keyed_of(look, slot, op->keyed);

@@ -30,18 +30,6 @@ NOBODY: Final = 2**32 - 1
 FINDINGS_MAX: Final = 64
 BINS_AT_ONCE: Final = 4096
 SUMMED_KINDS: Final = "uibf"
-PLACES: Final[dict[int, str]] = {
-    lib.MP_ROOT_RING: "ring",
-    lib.MP_ROOT_RING_TAKEN: "ring, taken",
-    lib.MP_ROOT_OUTBOX: "outbox",
-    lib.MP_ROOT_INBOX: "inbox",
-    lib.MP_ROOT_CONTROL: "control",
-    lib.MP_ROOT_WAITING: "waiting",
-    lib.MP_ROOT_STASH: "stash",
-    lib.MP_ROOT_CONTROL_TAKEN: "control, taken",
-    lib.MP_ROOT_WAITING_TAKEN: "waiting, taken",
-    lib.MP_ROOT_STASH_TAKEN: "stash, taken",
-}
 MESSAGE: Final = 1
 """Kind of a cell that is a message; others carry progress."""
 _PORTS: Final = ("f_data", "f_control", "f_feedback", "s_data", "s_state", "s_out")
@@ -296,10 +284,10 @@ def _fields(name: str) -> tuple[str, ...]:
 @cache
 def dtype_of(name: str) -> np.dtype[Any]:
     """Return the numpy dtype of a struct of the core."""
-    return _dtype(ffi.typeof(name))
+    return np.dtype(_dtype(ffi.typeof(name)))
 
 
-def _dtype(ctype: Any) -> np.dtype[Any]:  # noqa: ANN401 - cffi has no type for it
+def _dtype(ctype: Any) -> Any:  # noqa: ANN401 - cffi has no type for it
     if ctype.kind == "struct":
         names = [name for name, _ in ctype.fields]
         fields = [field for _, field in ctype.fields]

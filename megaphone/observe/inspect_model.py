@@ -1,7 +1,8 @@
 """What a look has found, as plain data: one object, which ``--json`` prints as it is and the text is made of.
 
 Times are whole numbers, None where there is none (an empty frontier, an empty heap).  ``torn`` says what is only half
-done because somebody was stopped in the middle of it; ``violations`` says what cannot be, wherever one stops.
+done because somebody was stopped in the middle of it; ``violations`` says what cannot be, wherever one stops;
+``differences`` is the same of a run that goes on, where it means nothing yet.
 """
 
 from __future__ import annotations
@@ -13,7 +14,17 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from megaphone._core import lib
-from megaphone.observe.inspect_look import MESSAGE, NEVER, PLACES, Audit, Finding, InspectError, Look, Stateful, sum_of
+from megaphone.observe.inspect_look import (
+    MESSAGE,
+    NEVER,
+    Audit,
+    Finding,
+    InspectError,
+    Look,
+    Stateful,
+    dtype_of,
+    sum_of,
+)
 from megaphone.shm.counters import COUNTER_NAMES
 
 if TYPE_CHECKING:
@@ -21,8 +32,8 @@ if TYPE_CHECKING:
     from megaphone.observe.inspect_look import Records
 
 STATES: Final = {0: "starting", 1: "running", 2: "done"}
-HEAPS: Final = {"control": 5, "waiting": 6, "stash": 7}
-_TAKEN: Final = 3
+HEAPS: Final = {"control": lib.MP_ROOT_CONTROL, "waiting": lib.MP_ROOT_WAITING, "stash": lib.MP_ROOT_STASH}
+_TAKEN: Final = lib.MP_ROOT_CONTROL_TAKEN - lib.MP_ROOT_CONTROL
 """From a heap's place to that of what the activation in progress has taken out of it."""
 
 
@@ -39,7 +50,7 @@ def model_of(look: Look, moment: Moment | None, *, content: bool = True) -> dict
     roots = [_roots(look, slot, violations) for slot in range(look.slots)]
     audits = [look.audit(stateful) for stateful in look.stateful]
     slots = [_slot(look, slot, roots[slot], moment, torn) for slot in range(look.slots)]
-    model = {
+    model: dict[str, Any] = {
         "run": _run(look, moment, slots),
         "stateful": [
             _stateful(look, stateful, audit, roots, content=content, torn=torn)
@@ -60,7 +71,15 @@ def model_of(look: Look, moment: Moment | None, *, content: bool = True) -> dict
     balance = _balance(look, slots, audits)
     if balance is not None and balance["wrong"]:
         violations.append(balance["wrong"])
-    return {**model, "balance": balance, "torn": torn, "violations": violations}
+    # What is read at different moments need not agree: only where nobody could move is that a violation.
+    still = model["run"]["still"]
+    return {
+        **model,
+        "balance": balance,
+        "torn": torn,
+        "violations": violations if still else [],
+        "differences": [] if still else violations,
+    }
 
 
 def time_of(value: int) -> int | None:
@@ -73,10 +92,10 @@ def _roots(look: Look, slot: int, violations: list[str]) -> Records:
         return look.roots(slot)
     except InspectError as error:
         violations.append(str(error))
-        return np.empty(0, np.dtype([]))
+        return np.empty(0, dtype_of("mp_root"))
 
 
-# -- the run and its slots --------------------------------------------------------------------------------------------
+# -- the run and its slots ---------------------------------------------------------------------------------------------
 
 
 def _run(look: Look, moment: Moment | None, slots: list[dict[str, Any]]) -> dict[str, Any]:
@@ -148,8 +167,6 @@ def _capabilities(look: Look, slot: int) -> list[dict[str, Any]]:
 
 def _queues(look: Look, roots: Records, place: int, by: str) -> list[dict[str, Any]]:
     """Return what lies in one kind of place, summed by port or by peer."""
-    if not len(roots):
-        return []
     mine = roots[roots["place"] == place]
     sums = []
     for value in np.unique(mine[by]):
@@ -182,11 +199,9 @@ def _rings(look: Look, roots: list[Records], violations: list[str]) -> list[dict
                 violations.append(f"ring {sender} -> {receiver}: {error}")
                 continue
             mine = roots[sender]
-            here = mine[mine["peer"] == receiver] if len(mine) else mine
+            here = mine[(mine["peer"] == receiver) & (mine["cell"]["kind"] == MESSAGE)]
             sums = {
-                name: queue_sum(here[(here["place"] == place) & (here["cell"]["kind"] == MESSAGE)])
-                if len(here)
-                else {"messages": 0, "records": 0, "bytes": 0, "least_time": None}
+                name: queue_sum(here[here["place"] == place])
                 for name, place in (("waiting", lib.MP_ROOT_RING), ("taken", lib.MP_ROOT_RING_TAKEN))
             }
             rings.append(
@@ -200,7 +215,7 @@ def _rings(look: Look, roots: list[Records], violations: list[str]) -> list[dict
     return rings
 
 
-# -- stateful operators --------------------------------------------------------------------------------------------------
+# -- stateful operators ------------------------------------------------------------------------------------------------
 
 
 def _stateful(
@@ -245,11 +260,8 @@ def _half(look: Look, stateful: Stateful, slot: int, roots: Records) -> dict[str
     heaps: dict[str, Any] = {}
     for name, place in HEAPS.items():
         for suffix, where in (("", place), ("_taken", place + _TAKEN)):
-            if len(roots):
-                mine = (roots["place"] == where) & (roots["port"] == int(stateful.op.keyed))
-                heaps[name + suffix] = queue_sum(roots[mine])
-            else:
-                heaps[name + suffix] = {"messages": 0, "records": 0, "bytes": 0, "least_time": None}
+            mine = (roots["place"] == where) & (roots["port"] == int(stateful.op.keyed))
+            heaps[name + suffix] = queue_sum(roots[mine])
     return {
         "slot": slot,
         "started": bool(half.started),
@@ -300,7 +312,10 @@ def _map_differences(look: Look, stateful: Stateful, bins: list[dict[str, Any]])
     owner = np.array([entry["owner"] for entry in bins])
     differences = []
     for slot in range(look.slots):
-        mapped = look.owners(stateful, slot)
+        try:
+            mapped = look.owners(stateful, slot)
+        except InspectError:
+            continue  # among the audit's findings
         if mapped is None:
             continue
         other = np.flatnonzero(mapped != owner)
@@ -325,12 +340,12 @@ def _balance(look: Look, slots: list[dict[str, Any]], audits: list[Audit]) -> di
     off, slack = there - sent, audit["fixed"]
     wrong = ""
     if not 0 <= off <= slack:
-        wrong = f"{sent:,} records were sent and {there:,} are there, {off:+,}; activations in progress explain {slack:,}"
+        wrong = f"{sent:,} records were sent, {there:,} are there, {off:+,}; activations in progress explain {slack:,}"
     return {"sent": sent, "shown": audit["shown"], "on_the_way": audit.on_the_way, "off": off, "may_be": slack,
             "wrong": wrong}  # fmt: skip
 
 
-# -- words --------------------------------------------------------------------------------------------------------------
+# -- words -------------------------------------------------------------------------------------------------------------
 
 
 def describe(stateful: Stateful, found: Finding) -> str:
@@ -358,4 +373,4 @@ def _listed(numbers: Iterable[int], most: int = 8) -> str:
     return ", ".join(map(str, known[:most])) + (f" and {len(known) - most} more" if len(known) > most else "")
 
 
-__all__ = ["HEAPS", "PLACES", "describe", "model_of", "queue_sum", "time_of"]
+__all__ = ["describe", "model_of", "queue_sum", "time_of"]

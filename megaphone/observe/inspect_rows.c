@@ -9,13 +9,6 @@
 #include "state/dense_inside.h"
 #include "state/table_inside.h"
 
-uint64_t mp_look_room(const mp_slot *look, uint64_t block) {
-    if (block % MP_LINE || block < 2 * MP_LINE || !mp_look_has(look, block - MP_LINE, MP_LINE)) return 0;
-    const mp_block *header = (const mp_block *)((uint8_t *)mp_at(look, block) - MP_BLOCK_HEADER);
-    if (header->magic != MP_BLOCK_MAGIC) return 0;
-    return mp_look_has(look, block, header->bytes) ? header->bytes : 0;
-}
-
 typedef struct reading {
     const mp_slot *look;
     const mp_store *store;

@@ -9,9 +9,9 @@ from __future__ import annotations
 import textwrap
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
+from megaphone.observe.inspect_table import INDENT, Column, number_runs, table
 from megaphone.observe.units import format_bytes, format_count
 
 WIDTH_MIN: Final = 80
@@ -21,22 +21,6 @@ BINS_SHOWN: Final = 16
 MOVING_SHOWN: Final = 16
 ROWS_SHOWN: Final = 24
 """Queues, rings and capabilities: the fullest; the rest is summed up in a line."""
-_INDENT: Final = "  "
-
-
-@dataclass(frozen=True)
-class Column:
-    """One column of a table.
-
-    Attributes:
-        title: above it.
-        text: begins left; numbers end right.
-        rank: 0 is always shown; of the others the highest goes first where it is too wide.
-    """
-
-    title: str
-    text: bool = False
-    rank: int = 0
 
 
 def render(model: dict[str, Any], *, width: int, every_bin: bool = False, slot: int | None = None) -> str:
@@ -53,6 +37,7 @@ def render(model: dict[str, Any], *, width: int, every_bin: bool = False, slot: 
     sections = [
         _heading(model["run"], width),
         _told("VIOLATIONS: these cannot be, wherever a run is stopped", model["violations"], width),
+        _told("Differences, as is usual between words of different moments", model["differences"], width),
         _told("In between: half done at this moment, and in order", model["torn"], width),
         _balance(model, width),
         _workers(slots, width),
@@ -87,37 +72,10 @@ def render_runs(runs: Sequence[dict[str, Any]], width: int) -> str:
     return "\n".join(table(columns, rows, min(max(width, WIDTH_MIN), WIDTH_MAX), indent="")) + "\n"
 
 
-# -- tables ---------------------------------------------------------------------------------------------------------------
+# -- words -------------------------------------------------------------------------------------------------------------
 
 
-def table(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int, indent: str = _INDENT) -> list[str]:
-    """Return rows under their header; columns of the highest rank give way, then the last text column is cut short."""
-    shown = list(range(len(columns)))
-    widths = [max(len(columns[i].title), *(len(row[i]) for row in rows)) for i in range(len(columns))]
-
-    def total() -> int:
-        return len(indent) + sum(widths[i] for i in shown) + 2 * (len(shown) - 1)
-
-    while total() > width and (rank := max(columns[i].rank for i in shown)):
-        shown.remove(max(i for i in shown if columns[i].rank == rank))
-    texts = [i for i in shown if columns[i].text]
-    if total() > width and texts:
-        widths[texts[-1]] = max(8, widths[texts[-1]] - (total() - width))
-    lines = []
-    for row in ([column.title for column in columns], *rows):
-        cells = [
-            _shortened(row[i], widths[i]).ljust(widths[i]) if columns[i].text else row[i].rjust(widths[i])
-            for i in shown
-        ]
-        lines.append((indent + "  ".join(cells)).rstrip())
-    return lines
-
-
-def _shortened(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: max(0, width - 3)] + "..."
-
-
-def _wrapped(text: str, width: int, first: str = _INDENT, following: str = _INDENT) -> list[str]:
+def _wrapped(text: str, width: int, first: str = INDENT, following: str = INDENT) -> list[str]:
     return textwrap.wrap(text, width, initial_indent=first, subsequent_indent=following, break_on_hyphens=False)
 
 
@@ -136,32 +94,10 @@ def _age(seconds: float) -> str:
 def _most(rows: list[list[str]], what: str) -> tuple[list[list[str]], list[str]]:
     """Return the first rows, and a line for those that are left out."""
     left = len(rows) - ROWS_SHOWN
-    return rows[:ROWS_SHOWN], [f"{_INDENT}and {left} more {what}: see --json"] if left > 0 else []
+    return rows[:ROWS_SHOWN], [f"{INDENT}and {left} more {what}: see --json"] if left > 0 else []
 
 
-def number_runs(numbers: Sequence[int], width: int) -> str:
-    """Return numbers as runs: ``0-3, 8, 10-20 by 2``; cut short at a width.
-
-    >>> number_runs([0, 1, 2, 3, 8, 10, 12, 14], 40)
-    '0-3, 8-14 by 2'
-    """
-    parts = []
-    at = 0
-    while at < len(numbers):
-        end = at + 1
-        step = numbers[end] - numbers[at] if end < len(numbers) else 0
-        while end < len(numbers) and numbers[end] - numbers[end - 1] == step:
-            end += 1
-        # Two numbers are a run only where they are neighbours: else the second may begin a longer one.
-        if end - at == 2 and step != 1:
-            end = at + 1
-        first, last = numbers[at], numbers[end - 1]
-        parts.append(f"{first}" if end - at == 1 else f"{first}-{last}" + (f" by {step}" if step != 1 else ""))
-        at = end
-    return _shortened(", ".join(parts), width)
-
-
-# -- sections -------------------------------------------------------------------------------------------------------------
+# -- sections ----------------------------------------------------------------------------------------------------------
 
 
 def _heading(run: dict[str, Any], width: int) -> list[str]:
@@ -204,7 +140,7 @@ def _balance(model: dict[str, Any], width: int) -> list[str]:
             text += f"  {sign} {format_count(balance['sent'])} sent"
             if balance["off"]:
                 text += f" (activations in progress explain up to {balance['may_be']:,})"
-        lines += _wrapped(text, width, _INDENT, _INDENT * 2)
+        lines += _wrapped(text, width, INDENT, INDENT * 2)
     return ["Records", *lines] if lines else []
 
 
@@ -245,13 +181,14 @@ def _operator(operator: dict[str, Any], width: int, slot: int | None) -> list[st
     low, high = operator["configurations_installed"]
     installed = f"{low}" if low == high else f"{low} to {high}"
     state = (
-        f"MIGRATING: {operator['bins_moving']} of {operator['bins_count']} bins on their way"
+        f"MIGRATING: {operator['bins_moving']} of {operator['bins_count']} bins on their way, "
+        f"{max(len(half['updates']) for half in operator['slots'])} configurations to come"
         if operator["migrating"]
         else "not migrating"
     )
     title = f"{operator['name']}: {format_count(operator['bins_count'])} bins, {_store(operator)}"
     lines = [
-        *_wrapped(title, width, "", _INDENT),
+        *_wrapped(title, width, "", INDENT),
         *_wrapped(
             f"hash {operator['hash']} of {operator['key']}, bins move by {operator['transfer']}; "
             f"{installed} configurations installed; {state}",
@@ -284,7 +221,7 @@ def _operator(operator: dict[str, Any], width: int, slot: int | None) -> list[st
     for difference in operator["map_differences"]:
         if slot is None or difference["slot"] == slot:
             bins = number_runs(difference["bins"], width - 50)
-            lines.append(f"{_INDENT}worker {difference['slot']} routes these otherwise than the directory: bins {bins}")
+            lines.append(f"{INDENT}worker {difference['slot']} routes these otherwise than the directory: bins {bins}")
     return lines
 
 
@@ -303,14 +240,14 @@ def _bins(operator: dict[str, Any], width: int, slot: int | None, *, every_bin: 
     if every_bin or len(bins) <= BINS_SHOWN:
         columns = [Column("bin"), Column("owner"), Column("where", text=True), Column("generation", rank=1), *figures]
         rows = [
-            [str(entry["bin"]), str(entry["owner"]), _where(entry), str(entry["generation"]), *_figures([entry], summed)]
-            for entry in bins
+            [str(e["bin"]), str(e["owner"]), _where(e), str(e["generation"]), *_figures([e], summed)] for e in bins
         ]
         return ["Bins of " + operator["name"], *table(columns, rows, width)] if rows else []
     groups: dict[tuple[int, bool], list[dict[str, Any]]] = defaultdict(list)
     for entry in bins:
         groups[entry["owner"], entry["resident"]].append(entry)
-    columns = [Column("owner"), Column("where", text=True), Column("bins"), *figures, Column("which", text=True, rank=1)]
+    which = Column("which", text=True, rank=1)
+    columns = [Column("owner"), Column("where", text=True), Column("bins"), *figures, which]
     rows = [
         [
             str(owner), "resident" if resident else "on its way", format_count(len(group)), *_figures(group, summed),
@@ -321,7 +258,7 @@ def _bins(operator: dict[str, Any], width: int, slot: int | None, *, every_bin: 
     lines = [f"Bins of {operator['name']} by owner  (--bins lists each)", *table(columns, rows, width)]
     moving = [entry["bin"] for entry in bins if not entry["resident"]]
     if moving:
-        lines.append(f"{_INDENT}on their way: {number_runs(moving, width - 20)}")
+        lines.append(f"{INDENT}on their way: {number_runs(moving, width - 20)}")
     return lines
 
 
@@ -361,13 +298,13 @@ def _queues(slots: Sequence[dict[str, Any]], width: int) -> list[str]:
         for name in [f"inbox {entry['port']}" if kind == "inboxes" else f"outbox to worker {entry['to']}"]
     ]
     backlogs = [
-        f"{_INDENT}worker {slot['slot']}: {slot['backlog_changes']} changes of progress wait for room, "
+        f"{INDENT}worker {slot['slot']}: {slot['backlog_changes']} changes of progress wait for room, "
         f"{slot['frees_waiting']} blocks to be sent home"
         for slot in slots
         if slot["backlog_changes"] or slot["frees_waiting"]
     ]
     if not found:
-        return ["Queues", f"{_INDENT}all inboxes and outboxes are empty", *backlogs]
+        return ["Queues", f"{INDENT}all inboxes and outboxes are empty", *backlogs]
     rows, more = _most([row for _, row in sorted(found, key=lambda pair: -pair[0])], "queues")
     return ["Queues", *table(columns, rows, width), *more, *backlogs]
 
@@ -389,7 +326,7 @@ def _rings(rings: Sequence[dict[str, Any]], width: int, slot: int | None) -> lis
         return []
     used = [ring for ring in mine if ring["cells"]]
     if not used:
-        return ["Rings", f"{_INDENT}all {len(mine)} rings are empty"]
+        return ["Rings", f"{INDENT}all {len(mine)} rings are empty"]
     rows, more = _most(
         [
             [
@@ -433,7 +370,7 @@ def _capabilities(slots: Sequence[dict[str, Any]], width: int) -> list[str]:
         for entry in slot["capabilities"]
     ]
     if not rows:
-        return ["Capabilities", f"{_INDENT}none are held"]
+        return ["Capabilities", f"{INDENT}none are held"]
     shown, more = _most(rows, "capabilities")
     columns = [Column("worker"), Column("held at", text=True), Column("time"), Column("count")]
     return ["Capabilities: what keeps frontiers back", *table(columns, shown, width), *more]
@@ -451,7 +388,8 @@ def _memory(slots: Sequence[dict[str, Any]], width: int) -> list[str]:
             [
                 str(slot["slot"]), format_count(memory["batch_chunks"]), format_count(memory["store_chunks"]),
                 format_bytes(memory["leased_bytes"]), format_bytes(memory["committed_bytes"]),
-                format_count(memory["slabs"]), format_count(memory["slabs_pinned"]), format_bytes(memory["block_bytes"]),
+                format_count(memory["slabs"]), format_count(memory["slabs_pinned"]),
+                format_bytes(memory["block_bytes"]),
             ]
         )  # fmt: skip
     return ["Memory", *table(columns, rows, width)]

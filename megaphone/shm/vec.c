@@ -38,13 +38,18 @@ int mp_vec_reserve(mp_slot *s, mp_vec *v, uint32_t entries, uint32_t entry_bytes
     return 0;
 }
 
+uint64_t mp_look_room(const mp_slot *look, uint64_t block) {
+    if (block % MP_LINE || block < 2 * MP_BLOCK_HEADER) return 0;
+    if (!mp_look_has(look, block - MP_BLOCK_HEADER, MP_BLOCK_HEADER)) return 0;
+    const mp_block *header = mp_at(look, block - MP_BLOCK_HEADER);
+    return header->magic == MP_BLOCK_MAGIC && mp_look_has(look, block, header->bytes) ? header->bytes : 0;
+}
+
 int mp_vec_look(const mp_slot *look, const mp_vec *v, uint32_t entry_bytes, mp_vec *out) {
     *out = *v;
     if (v->block == 0) return v->tail == v->head ? 0 : -EPROTO;
-    if (v->block % MP_LINE || !mp_look_has(look, v->block - MP_BLOCK_HEADER, MP_BLOCK_HEADER)) return -EPROTO;
-    const mp_block *header = mp_at(look, v->block - MP_BLOCK_HEADER);
-    uint64_t bytes = header->bytes;
-    if (header->magic != MP_BLOCK_MAGIC || !mp_look_has(look, v->block, bytes)) return -EPROTO;
+    uint64_t bytes = mp_look_room(look, v->block);
+    if (bytes < entry_bytes) return -EPROTO;
     /* See BYTES_MIN: this is the capacity that its vec has, or gets. */
     uint64_t capacity = 1;
     while (capacity * 2 * entry_bytes <= bytes) capacity *= 2;

@@ -27,6 +27,9 @@ static inline void *mp_vec_entry(const mp_slot *s, const mp_vec *v, uint32_t pos
  * Returns 0, or -ENOMEM and the vec as it was. */
 int mp_vec_reserve(mp_slot *s, mp_vec *v, uint32_t entries, uint32_t entry_bytes);
 
+/* Bytes of a block that may be read; 0 when its offset or its header cannot be true. */
+uint64_t mp_look_room(const mp_slot *look, uint64_t block);
+
 /* A vec as it can be read by whoever looks at a slot that is stopped anywhere, or takes it over: the capacity follows
  * from the block. 0, or -EPROTO where a word cannot be true. */
 int mp_vec_look(const mp_slot *look, const mp_vec *v, uint32_t entry_bytes, mp_vec *out);

@@ -1,6 +1,7 @@
 """A keyed count whose bins never rest: what the inspection is tried on. Run as a program of its own, or imported.
 
-``python counting_program.py FILE workers [transfer]`` counts until FILE exists, and prints what it has sent and counted.
+``python counting_program.py FILE WORKERS [TRANSFER]`` counts until FILE exists; it prints how many records were sent,
+and the sum of all counts.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def drive(end: str, worker: Any, handles: Handles) -> tuple[int, int]:
         at += 1
         words.advance_to(at)
         # Not too far ahead of the others: what waits for a frontier is bounded by nothing but the memory.
-        worker.step_until(lambda: probe.frontier() + 4 >= at)
+        worker.step_until(lambda at=at: probe.frontier() + 4 >= at)
         if chance.random() < 0.2:
             time.sleep(0.0005)
     words.close()

@@ -5,6 +5,7 @@
 
 #include "migration/transfer.h"
 #include "observe/inspect_inside.h"
+#include "shm/chunk.h"
 
 enum { NOBODY = UINT32_MAX };
 

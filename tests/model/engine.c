@@ -130,8 +130,8 @@ static void step(uint32_t i, act *way) {
         c->status = STATUS_DEAD;
         mp_state->crashes++;
     } else if (way->what == ACT_TIME_OUT) {
+        if (c->status == STATUS_SLEEPS) c->kind = POINT_WOKEN;
         c->status = STATUS_READY;
-        c->kind = POINT_WOKEN;
         c->timed_out = 1;
     } else {
         c->choice = way->choice;

@@ -9,6 +9,8 @@
  *   tee        owner -> its own inbox and B
  *   view       owner -> B -> C, and B keeps a view beyond the time at which C has let go
  *   open       two small batches in one slab, one to B and one to C
+ *   outbox     owner -> its outbox, as the ring is full of messages without a batch -> B
+ *   undo       owner takes back what it has staged for B and for itself, and sends it to B after all
  *
  * Two things are checked. In every state, what is named has a count in some column. And when the owner is given a slab
  * to fill, nobody names it, by looking into every ring, queue and view; in case that look is wrong, each reader finds
@@ -23,8 +25,9 @@
 #include "shm/ring.h"
 #include "shm/slab.h"
 
-enum { PORT = 0, SLABS_MAX = 256, STAMP = 0x5000, SCRIBBLE = 0xdead, WHOLE_SLAB = 16, HALF_SLAB = 8 };
-enum { BACK = 6, BROADCAST, TEE, VIEW, OPEN }; /* below: chain, in the order of ORDERS */
+enum { PORT = 0, SLABS_MAX = 256, STAMP = 0x5000, SCRIBBLE = 0xdead, WHOLE_SLAB = 16, HALF_SLAB = 8,
+       FILL = 8 /* messages that fill a ring up to what is reserved */ };
+enum { BACK = 6, BROADCAST, TEE, VIEW, OPEN, OUTBOX, UNDO }; /* below: chain, in the order of ORDERS */
 static const uint8_t ORDERS[6][3] = {{0, 1, 2}, {0, 2, 1}, {1, 0, 2}, {1, 2, 0}, {2, 0, 1}, {2, 1, 0}};
 static const mp_schema SCHEMA = {.columns = 1, .item_bytes = {8}};
 
@@ -35,7 +38,7 @@ static uint32_t owner(void) { return variant() < BACK ? ORDERS[variant()][0] : v
 static uint32_t size(void) { return (uint32_t)mp_model_now->size; }
 
 static void setup(void) {
-    mp_model_world(&(mp_limits){.slots = variant() == BACK || variant() == TEE ? 2 : 3, .locations = 1});
+    mp_model_world(&(mp_limits){.slots = mp_model_now->contexts, .locations = 1});
     mp_model_warm_up(PORT);
     views = mp_model_ghost(3 * SLABS_MAX);
     mp_slot *s = mp_model_slot(owner());
@@ -140,6 +143,16 @@ static void send(mp_slot *s, uint32_t number) {
     if (variant() < BACK || variant() == VIEW || variant() == BACK)
         cell.var64[1] = (variant() == BACK ? owner() : order[2]) + 1u;
     cell.var64[2] = variant() == VIEW;
+    for (uint32_t i = 0; i < FILL && variant() == OUTBOX; i++) {
+        mp_cell empty = {.location = PORT};
+        emit(s, 1, &empty);
+    }
+    if (variant() == UNDO) {
+        mp_cell undone = cell;
+        uint64_t mark = mp_emit_mark(s);
+        MP_CHECK(mp_emit(s, 1, &undone) == 0 && mp_emit(s, owner(), &undone) == 0, "no memory");
+        MP_CHECK(mp_emit_undo(s, mark) == 0, "no memory");
+    }
     if (variant() == TEE) emit(s, owner(), &cell);
     if (variant() == BROADCAST) emit(s, 2, &cell);
     emit(s, order[1], &cell);
@@ -177,6 +190,12 @@ static void reap(mp_slot *s) {
         if (to != s->index) mp_ring_reap(s, to);
 }
 
+static int has_room(uintptr_t slot) {
+    look l = look_at((uint32_t)slot);
+    const mp_ring *ring = mp_ring_of(&l.slot, (uint32_t)slot, 1);
+    return ring->tail - ring->head < l.slot.header->limits.ring_cells - MP_RING_RESERVED;
+}
+
 static void consume(mp_slot *s, uint32_t expected) {
     mp_cell kept[2];
     uint32_t kept_count = 0;
@@ -186,7 +205,7 @@ static void consume(mp_slot *s, uint32_t expected) {
         mp_begin(s, (const uint32_t[]){PORT}, 1);
         while (mp_take(s, PORT, &cell) == 1) {
             MP_CHECK(mp_change_add(s, PORT, 0, 1) == 0, "no memory");
-            read_content(s, &cell, "when it takes a message");
+            if (cell.offset64) read_content(s, &cell, "when it takes a message");
             expected--;
             if (cell.var64[2]) {
                 mp_ref_add_at(s, (uint64_t)cell.offset64 * 64);
@@ -213,7 +232,7 @@ static void consume(mp_slot *s, uint32_t expected) {
 static void run(uint32_t context) {
     mp_slot *s = mp_model_slot(context);
     if (context != owner()) {
-        consume(s, size());
+        consume(s, size() * (variant() == OUTBOX ? FILL + 1 : 1));
         /* Its own counts fall when it sees them taken, at any time while the owner looks. */
         mp_model_await(all_is_taken, context);
         reap(s);
@@ -222,6 +241,8 @@ static void run(uint32_t context) {
     for (uint32_t i = 0; i < size(); i++) send(s, i);
     for (uint32_t i = 0; i < 2; i++) {
         reap(s);
+        while (i && s->page->outbox[1].head != s->page->outbox[1].tail && mp_model_await(has_room, context))
+            MP_CHECK(mp_flush(s) == 0, "no memory");
         mp_cell again = loan(s, WHOLE_SLAB);
         fill(s, &again, SCRIBBLE);
         mp_ref_drop_at(s, (uint64_t)again.offset64 * 64);
@@ -244,6 +265,7 @@ MP_MODEL_LIST(REFERENCES("chain_012", 0, 1, 3), REFERENCES("chain_021", 1, 1, 3)
               REFERENCES("chain_120", 3, 1, 3), REFERENCES("chain_201", 4, 1, 3), REFERENCES("chain_210", 5, 1, 3),
               REFERENCES("back", BACK, 1, 2), REFERENCES("broadcast", BROADCAST, 1, 3), REFERENCES("tee", TEE, 1, 2),
               REFERENCES("view", VIEW, 1, 3), REFERENCES("open", OPEN, 1, 3),
+              REFERENCES("outbox", OUTBOX, 2, 2, .crash_budget = 1), REFERENCES("undo", UNDO, 2, 2),
               REFERENCES("chain_crash", 5, 1, 3, .crash_budget = 1),
               REFERENCES("view_crash", VIEW, 1, 3, .crash_budget = 1),
               REFERENCES("chain_large", 5, 2, 3, .crash_budget = 1),

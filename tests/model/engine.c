@@ -23,7 +23,9 @@ typedef struct act {
 
 typedef struct node { /* a state on the way to where the walk is */
     uint64_t change_count;
+    digest hash;
     uint32_t next;  /* which choice comes next */
+    uint32_t alive; /* how many choices go on, and kill nobody */
     act way;        /* the step that leads on from here */
 } node;
 
@@ -119,7 +121,7 @@ static void grow_walk(void) {
 
 static void enter_state(void) {
     grow_walk();
-    nodes[depth++] = (node){.change_count = mp_change_count};
+    nodes[depth++] = (node){.change_count = mp_change_count, .hash = mp_state_hash};
     if (depth > depth_max) depth_max = depth;
 }
 
@@ -152,7 +154,7 @@ static int can_act(uint32_t i) {
     return c->status == STATUS_READY;
 }
 
-static uint32_t list_ways(act *way, uint32_t last) {
+static uint32_t list_ways(act *way, uint32_t last, uint32_t *alive_count) {
     const mp_model *m = mp_model_now;
     uint32_t count = 0;
     for (uint32_t j = 0; j < m->contexts; j++) {
@@ -163,7 +165,7 @@ static uint32_t list_ways(act *way, uint32_t last) {
             way[count++] = (act){.context = (uint8_t)i, .choice = (uint8_t)k, .kind = (uint8_t)c->kind, .line = c->line,
                                  .word = c->word, .function = c->function, .bytes = c->bytes};
     }
-    uint32_t alive = count;
+    uint32_t alive = *alive_count = count;
     if (mp_state->crashes < m->crash_budget) {
         for (uint32_t i = 0; i < m->contexts; i++) {
             const mp_context *c = &mp_state->context[i];
@@ -193,13 +195,22 @@ static void end_of_execution(void) {
     mp_keep_all();
 }
 
+/* The state that a step has led to has been seen. If it lies on the way, and nobody else could act since, then one
+ * context runs in a circle for ever: it does not sleep, and does not get on. */
+static void look_for_circle(void) {
+    if (mp_state->crashes) return; /* what a survivor polls for may need a successor of the dead */
+    for (uint64_t i = depth; i-- && nodes[i].alive == 1;)
+        if (nodes[i].hash.low == mp_state_hash.low && nodes[i].hash.high == mp_state_hash.high)
+            mp_model_fail("context %u runs in a circle, and nobody else can act", nodes[i].way.context);
+}
+
 static void walk(uint64_t limit) {
     act way[WAYS_MAX];
     mp_see(mp_state_hash);
     enter_state();
     while (depth) {
         node *top = &nodes[depth - 1];
-        uint32_t last = depth > 1 ? nodes[depth - 2].way.context : 0, count = list_ways(way, last);
+        uint32_t last = depth > 1 ? nodes[depth - 2].way.context : 0, count = list_ways(way, last, &top->alive);
         in_step = 0;
         if (count == 0) end_of_execution();
         if (top->next >= count) {
@@ -212,6 +223,7 @@ static void walk(uint64_t limit) {
         if (mp_model_now->invariant) mp_model_now->invariant();
         crashes += top->way.what == ACT_KILL;
         if (mp_see(mp_state_hash)) {
+            look_for_circle();
             mp_undo(top->change_count);
             continue;
         }

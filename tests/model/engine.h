@@ -20,7 +20,8 @@
  *      lie on its stack, or in memory from mp_model_ghost() when another context or a check must see them. Static and
  *      global variables are NOT put back between states: keep only what is constant after setup() there.
  *   4. Loops must end, or come back to the very same state. Instead of polling, wait with mp_model_await(ready, arg):
- *      the context cannot act until ready(arg) holds. A context that nothing can ever move is a deadlock: an error.
+ *      the context cannot act until ready(arg) holds. A context that nothing can ever move is a deadlock: an error;
+ *      so is one that runs in a circle while nobody else can act.
  *   5. Say what must hold: MP_CHECK(condition, format, ...) anywhere; `invariant` is called in every state, `final`
  *      at the end of each execution; it may also go on alone with the slots that are left (mp_model_settle), for what
  *      it does is put back. mp_model_dead(context) tells `final`, or a survivor, that a crash has happened.

@@ -71,6 +71,10 @@ static void run_on(uint32_t context) {
     while (context == 0) __asm__ volatile("");
 }
 
+static void poll_for_ever(uint32_t context) {
+    while (context == 0 && MP_LOAD_ACQUIRE(word) == 0) continue;
+}
+
 #define MODEL(NAME, RUN, ...) {.name = NAME, .contexts = 2, .setup = setup, .run = RUN, __VA_ARGS__}
 
 MP_MODEL_LIST(MODEL("selfcheck_steps", steps, .size = 4), MODEL("selfcheck_choices", choices, .size = 5),
@@ -79,4 +83,5 @@ MP_MODEL_LIST(MODEL("selfcheck_steps", steps, .size = 4), MODEL("selfcheck_choic
               MODEL("broken_add", add_in_two_steps, .final = both_have_added),
               MODEL("broken_release", plain_behind_release), MODEL("broken_sleep", sleep_without_waker),
               MODEL("broken_owner", write_to_another), MODEL("broken_pair", pair, .final = pair_is_equal, .crash_budget = 1),
-              MODEL("broken_pointer", touch_nothing), MODEL("broken_loop", run_on), MODEL("selfcheck_pair", pair, .final = pair_is_equal))
+              MODEL("broken_pointer", touch_nothing), MODEL("broken_loop", run_on),
+              MODEL("broken_poll", poll_for_ever), MODEL("selfcheck_pair", pair, .final = pair_is_equal))

@@ -38,6 +38,7 @@ def test_the_engine_finds_nothing_where_nothing_is_wrong(name: str, check: Calla
         ("broken_owner", "slot 0 writes ring 1->0 tail, of which slot 1 is the only writer"),
         ("broken_pair", "a crash left one half"),
         ("broken_pointer", "the core touches what is not there"),
+        ("broken_poll", "context 0 runs in a circle, and nobody else can act"),
         ("broken_loop", "a context runs on and comes to no point"),
     ],
 )

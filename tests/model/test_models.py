@@ -29,7 +29,7 @@ SMALL = {
     "references_chain_210": 4000,
     "references_chain_crash": 15_000,
     "references_open": 5000,
-    "references_outbox": 5000,
+    "references_outbox": 1000,
     "references_tee": 300,
     "references_undo": 500,
     "references_view": 5000,
@@ -37,6 +37,7 @@ SMALL = {
     "ring": 1000,
     "ring_crash": 1500,
     "ring_full": 20_000,
+    "ring_late": 2000,
     "ring_full_crash": 1500,
 }
 LARGE = {

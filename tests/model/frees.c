@@ -9,10 +9,10 @@
  * At the end       every block is home: mp_block_check is 0 for both, and live bytes are what they were before.
  * After a crash    a block that the dead slot has freed is still counted as live by its carver, or home; the carver's
  *                  spans, lists and counts are whole. (A holder that dies between mark and queue, or between queue and
- *                  tail store, leaves blocks that are marked as sent and on no way: a walk over the headers finds them.)
- * Variants         FULL: the ring has no room when the block is freed, and it waits in the queue. MUTUAL: both free what
- *                  the other has carved. PARKED: the carver sleeps, and is woken by what is flushed. TWICE: the same
- *                  block is freed again: the process ends, with a line that says so. */
+ *                  tail store, leaves blocks that are marked as sent and on no way: a walk over headers finds them.)
+ * Variants         FULL: the ring has no room when the block is freed, and it waits in the queue. MUTUAL: both
+ *                  free what the other has carved. PARKED: the carver sleeps, and is woken by what is flushed.
+ *                  TWICE: the same block is freed again: the process ends, with a line that says so. */
 #include "arena.h"
 
 #include "dataflow/link.h"
@@ -187,7 +187,8 @@ static void invariant(void) {
         MP_CHECK(queued + travels <= 1 || ghost->busy[carver], "block %u is on its way %u times", i, queued + travels);
         if (ghost->busy[carver]) continue;
         if (!ghost->freed[i] && ghost->inside[holder] != i + 1)
-            MP_CHECK(state == MP_BLOCK_LIVE && queued + travels == 0, "block %u is in use, and its state is %u", i, state);
+            MP_CHECK(state == MP_BLOCK_LIVE && queued + travels == 0, "block %u is in use, and its state is %u", i,
+                     state);
         if (queued + travels) MP_CHECK(state == MP_BLOCK_SENT, "block %u is on its way, and its state is %u", i, state);
         MP_CHECK(mp_block_check(&c) == 0, "the spans of slot %u: %llu", carver, (unsigned long long)mp_block_check(&c));
     }
@@ -202,7 +203,8 @@ static void final(void) {
         MP_CHECK(mp_block_check(&s) == 0, "at the end the spans of slot %u: %llu", slot,
                  (unsigned long long)mp_block_check(&s));
         MP_CHECK(somebody_died || live_bytes_of(slot) == ghost->live_bytes[slot],
-                 "at the end %llu bytes of slot %u are live, and %llu were before", (unsigned long long)live_bytes_of(slot),
+                 "at the end %llu bytes of slot %u are live, and %llu were before",
+                 (unsigned long long)live_bytes_of(slot),
                  slot, (unsigned long long)ghost->live_bytes[slot]);
     }
     uint32_t lost = 0;

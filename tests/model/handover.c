@@ -1,14 +1,14 @@
 /* handover.c - a bin passes from slot 0 to slot 1: every interleaving of their shared accesses, every crash.
  *
- *   setup      the dataflow of keyed_graph.h; bin 0 of slot 0 has content; an instruction "bin 0 to slot 1 at time 1" has
- *              reached both F, and each slot has records of bin 0 and time 1 waiting
+ *   setup      the dataflow of keyed_graph.h; bin 0 of slot 0 has content; an instruction "bin 0 to slot 1 at time 1"
+ *              has reached both F, and each slot has records of bin 0 and time 1 waiting
  *   slots      do what a worker does: receive, S, F, as their ready bits say, until nothing can come any more
  *
  * Where the bin is follows in every state, also after a crash, from shared memory alone:
  *
  *   owner resident  a message names it                          it is
  *   0     1         none that slot 1 can see                     the giver's
- *   0     0         none that slot 1 can see                     between: the giver is inside an activation (its seq is odd)
+ *   0     0         none that slot 1 can see                     between: the giver is in an activation (seq is odd)
  *   1     0         one, in ring or inbox                        the message's
  *   1     0         none                                         between: the giver is inside an activation
  *   1     1         none, or in slot 1's inbox while its seq is odd   the taker's
@@ -61,7 +61,7 @@ static mp_bin *moved_bin(void) {
 static uint32_t owner_of(void) { return atomic_load_explicit(&moved_bin()->owner, memory_order_relaxed); }
 static uint32_t resident_of(void) { return atomic_load_explicit(&moved_bin()->resident, memory_order_relaxed); }
 
-/* ---- S --------------------------------------------------------------------------------------------------------------- */
+/* ---- S ----------------------------------------------------------------------------------------------------------- */
 
 static void check_installed(uint32_t slot, uint64_t time) {
     const mp_slot s = look(slot);
@@ -74,10 +74,12 @@ static void check_installed(uint32_t slot, uint64_t time) {
 static void apply(mp_slot *s, uint64_t key, uint64_t time) {
     uint32_t record = (uint32_t)(key / BINS);
     mp_bin *bin = moved_bin();
-    MP_CHECK(key % BINS == MOVED && record < RECORDS && time == (record > 0), "slot %u is shown record %llu of time %llu",
+    MP_CHECK(key % BINS == MOVED && record < RECORDS && time == (record > 0),
+             "slot %u is shown record %llu of time %llu",
              s->index, (unsigned long long)key, (unsigned long long)time);
     MP_CHECK(!ghost->applied[record], "record %u is applied twice", record);
-    MP_CHECK(s->index == (time ? TAKER : GIVER), "slot %u applies a record of time %llu", s->index, (unsigned long long)time);
+    MP_CHECK(s->index == (time ? TAKER : GIVER), "slot %u applies a record of time %llu", s->index,
+             (unsigned long long)time);
     MP_CHECK(owner_of() == s->index && resident_of() == 1, "slot %u writes a bin of owner %u, resident %u", s->index,
              owner_of(), resident_of());
     check_installed(s->index, time);
@@ -129,7 +131,7 @@ static int step(mp_slot *s) {
     return ran;
 }
 
-/* ---- setup ------------------------------------------------------------------------------------------------------------- */
+/* ---- setup ------------------------------------------------------------------------------------------------------- */
 
 static void publish(mp_slot *s) { MP_CHECK(mp_publish(s) == 0, "mp_publish"); }
 
@@ -149,13 +151,15 @@ static void close_port(mp_slot *s, uint32_t location) {
 }
 
 static void setup(void) {
-    mp_model_world(&(mp_limits){.slots = SLOTS, .ring_cells = 32, .locations = LOCATIONS, .keyed = 1, .bin_shift = {BIN_SHIFT},
+    mp_model_world(&(mp_limits){.slots = SLOTS, .ring_cells = 32, .locations = LOCATIONS, .keyed = 1,
+                                .bin_shift = {BIN_SHIFT},
                                 .paths = LOCATIONS * LOCATIONS, .slab_bytes = 1024, .chunk_bytes = 16384,
                                 .data_bytes = 6 * 16384});
     ghost = mp_model_ghost(sizeof *ghost);
     MP_CHECK(keyed_graph_paths(mp_model_control()) == 0, "paths");
     for (uint32_t i = 0; i < SLOTS; i++)
-        MP_CHECK(keyed_graph_start(as(i), &ghost->op[i], BIN_SHIFT, mp_model_now->variant == COPY) == 0, "start");
+        MP_CHECK(keyed_graph_start(as(i), &ghost->op[i], BIN_SHIFT, mp_model_now->variant == COPY, 3) == 0,
+                 "start");
     mp_slot *giver = as(GIVER);
     /* Content from time 0, applied before anything moves; then the instruction and what waits for it. */
     mp_begin(giver, NULL, 0);
@@ -172,8 +176,8 @@ static void setup(void) {
     MP_CHECK(keyed_graph_send(taker, &key, 1, 1) == 0, "no memory");
     close_port(taker, INPUT_OUT);
     publish(taker);
-    /* size: how much of the way is left to the contexts. 2: all; 1: the instruction is read by the giver's F; 0: the giver
-     * is about to install. */
+    /* size: how much of the way is left to the contexts. 2: all; 1: the instruction is read by the giver's F; 0: the
+     * giver is about to install. */
     if (mp_model_now->size > 1) return;
     step_alone(GIVER);
     if (mp_model_now->size > 0) return;
@@ -184,7 +188,7 @@ static void setup(void) {
     ghost->generation = moved_bin()->generation;
 }
 
-/* ---- the slots ----------------------------------------------------------------------------------------------------------- */
+/* ---- the slots --------------------------------------------------------------------------------------------------- */
 
 static int came(uintptr_t slot) {
     const mp_slot *s = mp_model_slot((uint32_t)slot);
@@ -199,13 +203,14 @@ static void run(uint32_t slot) {
         if (mp_times_left(s, NULL) == 0) return;
         const mp_ring *ring = mp_ring_of(s, 1 - slot, slot);
         if (ring->head == ring->tail && mp_model_dead(1 - slot)) return; /* nobody will tell it any more */
-        MP_CHECK(ring->head != ring->tail || !mp_model_finished(1 - slot), "slot %u waits, and the other is done", slot);
+        MP_CHECK(ring->head != ring->tail || !mp_model_finished(1 - slot), "slot %u waits, and the other is done",
+                 slot);
         mp_model_await(came, slot);
     }
     mp_model_fail("slot %u does not come to an end", slot);
 }
 
-/* ---- where the bin is ------------------------------------------------------------------------------------------------- */
+/* ---- where the bin is -------------------------------------------------------------------------------------------- */
 
 static uint32_t names_bin(const mp_slot *s, const mp_cell *cell) {
     uint32_t found = 0;
@@ -254,10 +259,13 @@ static void invariant(void) {
     /* The consumer copies a cell into its inbox before the head says so: for that moment it is in both. */
     uint32_t messages = ring > inbox ? ring : inbox;
     MP_CHECK(messages <= 1, "%u messages name the bin", messages);
-    if (owner == GIVER && resident) MP_CHECK(!messages, "the bin is the giver's, and the taker can see a message for it");
-    if (owner == GIVER && resident && !is_odd(GIVER)) MP_CHECK(generation == 0, "the bin has not moved, and its generation has");
+    if (owner == GIVER && resident) MP_CHECK(!messages,
+                                             "the bin is the giver's, and the taker can see a message for it");
+    if (owner == GIVER && resident && !is_odd(GIVER)) MP_CHECK(generation == 0,
+                                                               "the bin has not moved, and its generation has");
     if (owner == GIVER && !resident)
-        MP_CHECK(!messages && is_odd(GIVER), "the bin is nowhere: the giver has let it go, %u messages, seq %s", messages,
+        MP_CHECK(!messages && is_odd(GIVER), "the bin is nowhere: the giver has let it go, %u messages, seq %s",
+                 messages,
                  is_odd(GIVER) ? "odd" : "even");
     if (owner == TAKER && !resident)
         MP_CHECK(messages || is_odd(GIVER), "the bin is nowhere: it is the taker's, and no message brings it");
@@ -273,7 +281,8 @@ static void final(void) {
     mp_bin *bin = moved_bin();
     if (bin->block[MP_BLOCK_TABLE] && resident_of()) {
         uint64_t count = *(uint64_t *)mp_at(&s, bin->block[MP_BLOCK_TABLE]);
-        MP_CHECK(count == ghost->count || (ghost->writer && count <= ghost->count + 1), "the bin has counted %llu of %llu",
+        MP_CHECK(count == ghost->count || (ghost->writer && count <= ghost->count + 1),
+                 "the bin has counted %llu of %llu",
                  (unsigned long long)count, (unsigned long long)ghost->count);
     }
     for (uint32_t i = 0; i < SLOTS; i++) {

@@ -45,8 +45,9 @@ static int keyed_graph_paths(void *control) {
     return mp_control_set_paths(control, index, from, step);
 }
 
-/* One slot's half: the operator, the first owners (bin % slots), and who holds time 0. */
-static int keyed_graph_start(mp_slot *s, mp_stateful *op, uint32_t bin_shift, uint32_t copy) {
+/* One slot's half: the operator, the first owners (bin % slots), and who holds time 0: the inputs of `holders` (a bit
+ * per slot), and control of slot 0. */
+static int keyed_graph_start(mp_slot *s, mp_stateful *op, uint32_t bin_shift, uint32_t copy, uint32_t holders) {
     *op = (mp_stateful){.bin_shift = bin_shift, .copy = copy, .fuel = 1 << 16,
                         .f_data = F_DATA, .f_control = F_CONTROL, .f_feedback = F_FEEDBACK, .f_data_out = F_DATA_OUT,
                         .f_state_out = F_STATE_OUT, .s_data = S_DATA, .s_state = S_STATE, .s_out = S_OUT,
@@ -56,9 +57,9 @@ static int keyed_graph_start(mp_slot *s, mp_stateful *op, uint32_t bin_shift, ui
     uint8_t initial[BINS_MAX];
     for (uint32_t b = 0; b < 1u << bin_shift; b++) initial[b] = (uint8_t)(b % s->slots);
     int rc = mp_keyed_start(s, op, initial);
-    if (rc == 0) rc = mp_times_update(s, INPUT_OUT, 0, s->slots);
+    if (rc == 0) rc = mp_times_update(s, INPUT_OUT, 0, __builtin_popcount(holders));
     if (rc == 0) rc = mp_times_update(s, CONTROL_OUT, 0, 1);
-    if (rc == 0) rc = mp_held_start(s, INPUT_OUT);
+    if (rc == 0 && holders >> s->index & 1) rc = mp_held_start(s, INPUT_OUT);
     if (rc == 0 && s->index == 0) rc = mp_held_start(s, CONTROL_OUT);
     return rc;
 }

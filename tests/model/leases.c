@@ -6,8 +6,8 @@
  *
  * In every state   a chunk that a slot believes to be its own is leased to it and to nobody else; a watermark never
  *                  falls, is at or above what a holder uses, and only covers what the kernel has given.
- * After a crash    the chunks that still name the dead slot are one run, and what it held is among them; all others are
- *                  free again at the end. Memory that two have committed is counted once.
+ * After a crash    the chunks that still name the dead slot are one run that begins where its lease did, and what it
+ *                  held is among them; all others are free again at the end. What two have committed counts once.
  * Caught           a lease by a plain store, a run that is given up in part, chunks that are freed before they are cut
  *                  off, a watermark before the memory, one that is stored instead of raised. */
 #include "engine.h"
@@ -22,6 +22,7 @@ enum { RUNS = 0, GROWTH = 1 };
 static struct ghost {
     uint32_t holder[CHUNKS];          /* slot + 1: what the slots believe */
     uint32_t run[CHUNKS];             /* of the run that begins here */
+    uint32_t begin[CHUNKS + 1];       /* by slot: 1 + first chunk of the run that it has not wholly given back */
     uint64_t used[CHUNKS];            /* bytes that a holder touches */
     uint64_t floor[CHUNKS];           /* watermark that somebody has seen: it never falls below */
     uint32_t given[CHUNKS];           /* bit per piece that the kernel has given */
@@ -49,7 +50,8 @@ static void see(uint32_t chunk) {
 int fallocate(int fd, int mode, off_t at, off_t bytes) {
     (void)fd, (void)mode;
     uint32_t chunk = (uint32_t)(at / CHUNK_BYTES), piece = (uint32_t)(at % CHUNK_BYTES / MP_COMMIT_PIECE);
-    MP_CHECK(chunk < CHUNKS && bytes == MP_COMMIT_PIECE && at % MP_COMMIT_PIECE == 0, "%lld bytes are asked for at %lld",
+    MP_CHECK(chunk < CHUNKS && bytes == MP_COMMIT_PIECE && at % MP_COMMIT_PIECE == 0,
+             "%lld bytes are asked for at %lld",
              (long long)bytes, (long long)at);
     MP_MODEL_STEP(&ghost->given[chunk], 1);
     if (mp_model_now->size && mp_model_context() == 0 && piece && mp_model_choose(2)) {
@@ -88,18 +90,20 @@ static void forget(uint32_t first, uint32_t from, uint32_t until) {
 }
 
 static void lease_runs(mp_slot *s) {
-    /* The first asks for a short run, the others for a longer one: a part of theirs may be gone when they come to it. */
+    /* The first asks for a short run, the others for a longer one, of which a part may be gone when they come to it. */
     uint32_t run = s->index == 0 && mp_model_now->size == 0 ? 1 : 2;
     for (uint32_t turn = 0; turn <= (uint32_t)mp_model_now->size; turn++) {
         int64_t first = mp_chunk_try_lease(s, MP_CHUNK_STORE, run);
         if (first < 0) continue;
         believe(s->index, (uint32_t)first, run);
-        if (run > 1) {
+        ghost->begin[s->index] = (uint32_t)first + 1;
+        if (run > 1 && turn == 0) {
             forget((uint32_t)first, (uint32_t)first + 1, (uint32_t)first + run);
             mp_chunk_cut(s, (uint32_t)first, 1);
         }
-        forget((uint32_t)first, (uint32_t)first, (uint32_t)first + 1);
+        forget((uint32_t)first, (uint32_t)first, (uint32_t)first + (turn == 0 ? 1 : run));
         mp_chunk_release(s, (uint32_t)first);
+        ghost->begin[s->index] = 0;
     }
 }
 
@@ -139,7 +143,8 @@ static void invariant(void) {
         MP_CHECK(watermark >= ghost->used[i], "%llu bytes of chunk %u are in use, %llu are committed",
                  (unsigned long long)ghost->used[i], i, (unsigned long long)watermark);
         for (uint32_t piece = 0; piece * MP_COMMIT_PIECE < watermark; piece++)
-            MP_CHECK(ghost->given[i] >> piece & 1, "the watermark of chunk %u covers piece %u, which nobody has asked for",
+            MP_CHECK(ghost->given[i] >> piece & 1,
+                     "the watermark of chunk %u covers piece %u, which nobody has asked for",
                      i, piece);
     }
 }
@@ -153,6 +158,9 @@ static void check_dead(uint32_t slot) {
         count++;
     }
     MP_CHECK(count == 0 || last - first + 1 == count, "what dead slot %u has leased is not one run", slot);
+    MP_CHECK(count == 0 || ghost->begin[slot] == 0 || ghost->begin[slot] == first + 1,
+             "what is left of dead slot %u's run begins at chunk %u, and the run began at %u", slot, first,
+             ghost->begin[slot] - 1);
 }
 
 static void final(void) {
@@ -165,7 +173,8 @@ static void final(void) {
     }
     for (uint32_t i = 0; i < CHUNKS; i++) {
         uint32_t holder = lease_of(i) & 0xffff;
-        MP_CHECK(holder == 0 || mp_model_dead(holder - 1), "all have given back, and chunk %u is slot %u's", i, holder - 1);
+        MP_CHECK(holder == 0 || mp_model_dead(holder - 1), "all have given back, and chunk %u is slot %u's", i,
+                 holder - 1);
         sum += watermark_of(i);
     }
     uint64_t counted = atomic_load_explicit(&((mp_header *)(uintptr_t)h)->committed_bytes, memory_order_relaxed);

@@ -1,7 +1,7 @@
 """State that several slots share: counts of times, chunks, blocks, and bins that change owner.
 
-Two kinds of models.  Those of `engine.h` stop at every shared access and may be killed there.  Those in `orders/` take a
-whole activation or one delivery as a step, and so can afford three slots and a dataflow: the core runs as it ships,
+Two kinds of models.  Those of `engine.h` stop at every shared access and may be killed there.  Those in `orders/` take
+a whole activation or one delivery as a step, and so can afford three slots and a dataflow: the core runs as it ships,
 without MP_MODEL, and a state is put back by copying it (`orders.h`).  Both walk all orders with a table of seen states.
 """
 
@@ -78,7 +78,7 @@ def test_every_model_of_these_files_has_its_line_here(programs: dict[str, Path])
 ORDERS = Path(build.HERE) / "orders"
 WRAPPED = "-Wl," + ",".join(f"--wrap={name}" for name in ("malloc", "calloc", "realloc", "free"))
 
-# loop, hold, cells that are full, a script for each slot; what the answer must have more of than 0. See tracker_orders.c.
+# Loop, hold, cells that are full, limit; a script for each slot; what must be more than 0. See tracker_orders.c.
 TRACKER = {
     "broadcast": ("0 0 0 0", ["m10c", "", "c"], ["negative"]),
     "loop": ("1 1 0 0", ["m10c", "", ""], ["negative"]),
@@ -95,7 +95,7 @@ TRACKER_LARGE = {
     "full_ring_merges_twice": ("0 1 15 0", ["m10d1 c", "", ""], ["negative", "backlog"]),
     "full_ring_and_loop": ("1 1 15 0", ["m10c", "", ""], ["negative", "backlog"]),
 }
-# mode, bins as a power of two, a script for each slot. See handover_orders.c.
+# Mode, bins as a power of two, limit; a script for each slot. See handover_orders.c.
 HANDOVER = {
     "by_hand": ("h 1 0", ["r00M011C r01c", "r01c"]),
     "by_copy": ("c 1 0", ["r00M011C r01c", "r01c"]),
@@ -105,14 +105,20 @@ HANDOVER = {
     "there_and_back_by_copy": ("c 1 0", ["M011 M002C r02c", "c"]),
     "two_bins_swapped": ("h 1 0", ["M011 M110C r01c", "r11c"]),
     "batches_of_both_bins": ("h 1 0", ["M011 M111C r01c", "b1c"]),
+    "post_dated": ("hp 1 0", ["r00M011Cc", "c"]),
+    "post_dated_by_copy": ("cp 1 0", ["r00M011Cc", "c"]),
+    "three_slots": ("hw 1 0", ["M011Cr01c", "", ""]),
     "full_rings": ("hs 1 0", ["M011Cc", "r01c"]),
     "full_rings_by_copy": ("cs 1 0", ["M011Cc", "r01c"]),
 }
 HANDOVER_LARGE = {
-    "three_slots": ("hw 2 0", ["M011C r01c", "c", "c"]),
-    "three_slots_by_copy": ("cw 2 0", ["M011C r01c", "c", "c"]),
-    "three_slots_message_by_message": ("h 1 0", ["M011Cr01c", "c", "c"]),
+    "three_slots_with_records": ("hw 1 0", ["M011Cr01c", "r01c", ""]),
+    "three_slots_by_copy": ("cw 1 0", ["M011C r01c", "", ""]),
+    "three_slots_message_by_message": ("h 1 0", ["M011Cr01c", "", ""]),
+    "three_slots_one_after_another": ("hw 1 0", ["M011M022Cr02c", "", ""]),
     "two_moves_with_records_between": ("h 1 0", ["r00M011 r01M002C r02c", "r01c"]),
+    "post_dated_and_waiting": ("hp 1 0", ["r00M011C r01c", "r01c"]),
+    "post_dated_and_waiting_by_copy": ("cp 1 0", ["r00M011C r01c", "r01c"]),
     "four_bins": ("h 2 0", ["r00M011 M232C r21c", "b1c"]),
 }
 

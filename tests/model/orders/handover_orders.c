@@ -1,10 +1,11 @@
 /* handover_orders.c - a bin changes owner while records flow: F and S as they ship, every order of activations.
  *
- * The dataflow is that of keyed_graph.h. Each step is one activation of one slot, or one message that reaches it; F and S run when the ready bits of their
- * ports say so, as a worker's step does, so a wake-up that is forgotten shows as an end that is none. In every state:
- *   - a bin is with one slot (resident 1, no message names it), or in one state message (resident 0, one message, on its
- *     way to the slot that the owner word names); it goes from the first to the second by F of its owner, which raises
- *     the generation, and back by S of the new owner, and in no other way;
+ * The dataflow is that of keyed_graph.h. Each step is one activation of one slot, or one message that reaches it; F
+ * and S run when the ready bits of their ports say so, as a worker's step does, so a wake-up that is forgotten shows as
+ * an end that is none. In every state:
+ *   - a bin is with one slot (resident 1, no message names it), or in one state message (resident 0, one message, on
+ *     its way to the slot that the owner word names); it goes from the first to the second by F of its owner, which
+ *     raises the generation, and back by S of the new owner, and in no other way;
  *   - what the probe and F's feedback port are shown never retreats, and all records of earlier times are applied.
  * When S applies a record of time t:
  *   - every slot has installed the newest configuration at or before t, and it is the slot which that names;
@@ -13,11 +14,12 @@
  * At the end each record is applied once; owner word, resident, every F's map and the script agree; counts, heaps and
  * references are all 0.
  *
- * usage: handover_orders MODE BIN_SHIFT LIMIT SCRIPT SCRIPT [SCRIPT]
+ * usage: handover_orders MODE BIN_SHIFT LIMIT SCRIPT SCRIPT [SCRIPT]; with an empty SCRIPT that input is closed
  *   MODE    of letters: h by hand, c by copy; e eager; t per time; s rings of 16 cells, 13 of them full at the start;
+ *           p each record that is applied post-dates one to the next time, which goes where its bin goes;
  *           w a slot receives all that is there, as a worker's step does, instead of one message
- *   SCRIPT  activations of a slot's inputs: r<bin><time> a batch of one record, b<time> a batch with one record for each
- *           bin, d<time> a later capability, c no capability more; slot 0 also M<bin><slot><time> an instruction,
+ *   SCRIPT  activations of a slot's inputs: r<bin><time> a batch of one record, b<time> a batch with one record for
+ *           each bin, d<time> a later capability, c no capability more; slot 0 also M<bin><slot><time> an instruction,
  *           D<time> and C the same of control's capability */
 #include "orders.h"
 
@@ -43,7 +45,7 @@ static struct own {
     mp_stateful op[SLOTS];
     uint32_t at[SLOTS];
     uint64_t input[SLOTS], control;          /* capabilities of the scripts, MP_NEVER none */
-    uint8_t record_state[RECORDS];
+    uint8_t record_state[2 * RECORDS];       /* the second half: what the first has post-dated */
     uint64_t seen[SLOTS][2];                 /* probe and feedback frontiers that a slot was shown */
     bin_seen bin[BINS];
     uint32_t next_record[SLOTS];             /* number of the next record of a slot's script */
@@ -51,9 +53,9 @@ static struct own {
 } own;
 
 static const char *script[SLOTS];
-static uint32_t n, bins, bin_shift, copy, eager, per_time, filled, whole;
-static uint64_t record_time[RECORDS], in_message_states, stashed_states;
-static uint32_t record_bin[RECORDS], first_record[SLOTS + 1];
+static uint32_t n, bins, bin_shift, copy, eager, per_time, filled, whole, post_dates;
+static uint64_t record_time[2 * RECORDS], in_message_states, stashed_states;
+static uint32_t record_bin[2 * RECORDS], first_record[SLOTS + 1];
 static move moves[MOVES];
 static uint32_t move_count;
 
@@ -73,7 +75,7 @@ static const uint64_t *content(const mp_slot *s, uint32_t bin) {
     return b->block[MP_BLOCK_TABLE] ? mp_at(s, b->block[MP_BLOCK_TABLE]) : NULL;
 }
 
-/* ---- the scripts ---------------------------------------------------------------------------------------------------------- */
+/* ---- the scripts ------------------------------------------------------------------------------------------------- */
 
 /* What all scripts together say: which records there are, and which instructions. */
 static void read_scripts(void) {
@@ -86,7 +88,10 @@ static void read_scripts(void) {
                 record_time[count++] = (uint64_t)(at[2] - '0');
                 at += 2;
             } else if (*at == 'b') {
-                for (uint32_t b = 0; b < bins; b++) record_bin[count] = b, record_time[count++] = (uint64_t)(at[1] - '0');
+                for (uint32_t b = 0; b < bins; b++) {
+                    record_bin[count] = b;
+                    record_time[count++] = (uint64_t)(at[1] - '0');
+                }
                 at++;
             } else if (*at == 'M') {
                 moves[move_count++] = (move){(uint32_t)(at[1] - '0'), (uint32_t)(at[2] - '0'), (uint64_t)(at[3] - '0')};
@@ -95,6 +100,10 @@ static void read_scripts(void) {
         }
     }
     first_record[n] = count;
+    for (uint32_t i = 0; i < count && count <= RECORDS; i++) {
+        record_bin[count + i] = record_bin[i];
+        record_time[count + i] = record_time[i] + 1;
+    }
     if (count > RECORDS || move_count > MOVES) world_fail("the scripts are too long");
 }
 
@@ -128,7 +137,8 @@ static void run_source(uint32_t slot) {
         case 'b': send_records(slot, bins, (uint64_t)(at[1] - '0')), at++; break;
         case 'd': lower(slot, INPUT_OUT, &own.input[slot], (uint64_t)(at[1] - '0')), at++; break;
         case 'c': lower(slot, INPUT_OUT, &own.input[slot], MP_NEVER); break;
-        case 'M': send_move(slot, (uint32_t)(at[1] - '0'), (uint32_t)(at[2] - '0'), (uint64_t)(at[3] - '0')), at += 3; break;
+        case 'M': send_move(slot, (uint32_t)(at[1] - '0'), (uint32_t)(at[2] - '0'),
+                            (uint64_t)(at[3] - '0')), at += 3; break;
         case 'D': lower(slot, CONTROL_OUT, &own.control, (uint64_t)(at[1] - '0')), at++; break;
         case 'C': lower(slot, CONTROL_OUT, &own.control, MP_NEVER); break;
         default: world_fail("a script has an unknown letter");
@@ -138,12 +148,15 @@ static void run_source(uint32_t slot) {
     must(mp_publish(world_slot[slot]), "mp_publish");
 }
 
-/* ---- S: what a fold does, and what must hold while it does it ------------------------------------------------------- */
+/* All records: those that are sent, and behind them those that they post-date. */
+static uint32_t record_count(void) { return first_record[n] * (post_dates ? 2 : 1); }
+
+/* ---- S: what a fold does, and what must hold while it does it ---------------------------------------------------- */
 
 static void apply(uint32_t slot, uint64_t key, uint64_t time) {
     mp_slot *s = world_slot[slot];
     uint32_t bin = (uint32_t)(key % bins), record = (uint32_t)(key / bins);
-    WORLD_CHECK(record < first_record[n] && record_bin[record] == bin && record_time[record] == time,
+    WORLD_CHECK(record < record_count() && record_bin[record] == bin && record_time[record] == time,
                 "slot %u is shown a record that nobody has sent at time %llu", slot, (unsigned long long)time);
     WORLD_CHECK(own.record_state[record] == SENT, "record %u is applied %s", record,
                 own.record_state[record] == APPLIED ? "twice" : "before it is sent");
@@ -158,7 +171,7 @@ static void apply(uint32_t slot, uint64_t key, uint64_t time) {
             WORLD_CHECK(moves[i].time > time || ((mp_keyed *)mp_keyed_of(s, peer, 0))->owners_time >= moves[i].time,
                         "slot %u applies time %llu, and slot %u has not installed the configuration of %llu", slot,
                         (unsigned long long)time, peer, (unsigned long long)moves[i].time);
-    for (uint32_t i = 0; i < first_record[n]; i++)
+    for (uint32_t i = 0; i < record_count(); i++)
         WORLD_CHECK(record_bin[i] != bin || record_time[i] >= time || own.record_state[i] == APPLIED,
                     "slot %u applies time %llu of bin %u, and record %u of time %llu is not applied", slot,
                     (unsigned long long)time, bin, i, (unsigned long long)record_time[i]);
@@ -176,6 +189,14 @@ static void apply(uint32_t slot, uint64_t key, uint64_t time) {
     own.record_state[record] = APPLIED;
 }
 
+static void post_date(uint32_t slot, uint64_t key, uint64_t time) {
+    uint32_t bin = (uint32_t)(key % bins), record = (uint32_t)(key / bins) + first_record[n];
+    uint64_t later = (uint64_t)record * bins + bin, hash = (uint64_t)bin << (64 - bin_shift);
+    const void *columns[1] = {&later};
+    must(mp_post_date(world_slot[slot], &own.op[slot], columns, NULL, &(uint64_t){time + 1}, &hash, 1), "mp_post_date");
+    own.record_state[record] = SENT;
+}
+
 /* A fold is shown a time once and whole, in the order time, sender, sequence: which is that of the records' numbers. */
 static void run_apply(uint32_t slot) {
     mp_slot *s = world_slot[slot];
@@ -187,27 +208,32 @@ static void run_apply(uint32_t slot) {
         for (int64_t i = 0; i < count; i++) {
             const uint64_t *key = mp_column(s, &record_schema, &segment[i], 0), time = segment[i].time;
             for (uint32_t r = 0; r < segment[i].records; r++, shown++) {
-                WORLD_CHECK(!shown || time > last_time || (time == last_time && key[r] / bins > last_record),
+                int after = key[r] / bins > last_record;
+                if (post_dates) after = key[r] / bins >= first_record[n] ? last_record >= first_record[n] : after;
+                if (post_dates && key[r] / bins < first_record[n]) after |= last_record >= first_record[n];
+                WORLD_CHECK(!shown || time > last_time || (time == last_time && after),
                             "slot %u is shown record %u of time %llu after record %llu of time %llu", slot,
                             (uint32_t)(key[r] / bins), (unsigned long long)time, (unsigned long long)last_record,
                             (unsigned long long)last_time);
                 last_time = time;
                 last_record = key[r] / bins;
                 apply(slot, key[r], time);
+                if (post_dates && key[r] / bins < first_record[n]) post_date(slot, key[r], time);
             }
         }
-        for (uint32_t r = 0; r < first_record[n]; r++)
+        for (uint32_t r = 0; r < record_count(); r++)
             WORLD_CHECK(eager || record_time[r] > last_time || owner_at(record_bin[r], record_time[r]) != slot ||
                             own.record_state[r] == APPLIED,
-                        "slot %u applies time %llu, and record %u of that time or an earlier one is still to come", slot,
+                        "slot %u applies time %llu, and record %u of that time or an earlier one is still to come",
+                        slot,
                         (unsigned long long)last_time, r);
-        count = per_time && calls < 64 ? mp_applier_collect(s, op) : 0;
+        count = (per_time || post_dates) && calls < 64 ? mp_applier_collect(s, op) : 0;
     }
     must(count, "mp_applier_activate");
     must(mp_applier_end(s, op), "mp_applier_end");
 }
 
-/* ---- the model ---------------------------------------------------------------------------------------------------------- */
+/* ---- the model --------------------------------------------------------------------------------------------------- */
 
 static int is_ready(mp_slot *s, uint64_t ports) { return (s->ready[0] & ports) != 0; }
 
@@ -252,7 +278,7 @@ static void model_perform(const action *a) {
     }
 }
 
-/* ---- where each bin is ------------------------------------------------------------------------------------------------- */
+/* ---- where each bin is ------------------------------------------------------------------------------------------- */
 
 typedef struct where {
     uint32_t messages, to; /* state messages that name the bin, and the slot that the last one goes to */
@@ -309,7 +335,8 @@ static void check_bin(uint32_t b, const where *w) {
     WORLD_CHECK(now.owner < n && now.resident <= 1, "bin %u has owner %u, resident %u", b, now.owner, now.resident);
     WORLD_CHECK(w->messages == 1 - now.resident, "bin %u is resident %u, and %u messages name it", b, now.resident,
                 w->messages);
-    WORLD_CHECK(now.resident || w->to == now.owner, "bin %u is slot %u's, and its message goes to slot %u", b, now.owner,
+    WORLD_CHECK(now.resident || w->to == now.owner, "bin %u is slot %u's, and its message goes to slot %u", b,
+                now.owner,
                 w->to);
     in_message_states += !now.resident;
     if (now.owner == was.owner && now.resident == was.resident) {
@@ -317,12 +344,15 @@ static void check_bin(uint32_t b, const where *w) {
     } else if (now.owner != was.owner) {
         WORLD_CHECK(was.resident == 1 && now.resident == 0, "bin %u goes from slot %u to slot %u without a message", b,
                     was.owner, now.owner);
-        WORLD_CHECK(own.last_kind == ROUTE && own.last_slot == was.owner, "bin %u is given away by another than its owner", b);
-        WORLD_CHECK(now.generation == was.generation + 1, "bin %u is given away, and its generation goes from %u to %u", b,
+        WORLD_CHECK(own.last_kind == ROUTE && own.last_slot == was.owner,
+                    "bin %u is given away by another than its owner", b);
+        WORLD_CHECK(now.generation == was.generation + 1,
+                    "bin %u is given away, and its generation goes from %u to %u", b,
                     was.generation, now.generation);
     } else {
         WORLD_CHECK(now.resident == 1, "bin %u leaves slot %u for nowhere", b, now.owner);
-        WORLD_CHECK(own.last_kind == APPLY && own.last_slot == now.owner, "bin %u is taken by another than its owner", b);
+        WORLD_CHECK(own.last_kind == APPLY && own.last_slot == now.owner, "bin %u is taken by another than its owner",
+                    b);
         WORLD_CHECK(now.generation >= was.generation, "the generation of bin %u falls", b);
     }
 }
@@ -337,16 +367,17 @@ static void model_check(void) {
             WORLD_CHECK(frontier >= own.seen[i][p], "slot %u: the %s frontier goes back from %llu to %llu", i,
                         p ? "feedback" : "probe", (unsigned long long)own.seen[i][p], (unsigned long long)frontier);
             own.seen[i][p] = frontier;
-            for (uint32_t r = 0; r < first_record[n]; r++)
+            for (uint32_t r = 0; r < record_count(); r++)
                 WORLD_CHECK(record_time[r] >= frontier || own.record_state[r] == APPLIED,
                             "slot %u: the %s frontier is %llu, and record %u of time %llu is not applied", i,
-                            p ? "feedback" : "probe", (unsigned long long)frontier, r, (unsigned long long)record_time[r]);
+                            p ? "feedback" : "probe", (unsigned long long)frontier, r,
+                            (unsigned long long)record_time[r]);
         }
         stashed_states += mp_applier_stashed(world_slot[i], &own.op[i]) != 0;
     }
 }
 
-/* ---- the key -------------------------------------------------------------------------------------------------------------- */
+/* ---- the key ----------------------------------------------------------------------------------------------------- */
 
 static uint64_t payload(const mp_slot *s, const mp_cell *c) {
     return c->offset64 ? *(const uint64_t *)mp_at(s, (uint64_t)c->offset64 * 64) : 0;
@@ -381,7 +412,8 @@ static void hash_keyed(hasher *x, uint32_t slot) {
     hash_heap(x, s, &k->stash);
     hash_add(x, k->waiting_time);
     hash_add(x, k->applied_time);
-    hash_add(x, k->copying ? (uint64_t)k->copy_bin << 40 | (uint64_t)k->copy_target << 32 | k->copy_at << 3 | k->copy_block : 0);
+    uint64_t position = (uint64_t)k->copy_bin << 40 | (uint64_t)k->copy_target << 32 | k->copy_at << 3 | k->copy_block;
+    hash_add(x, k->copying ? position : 0);
     hash_add(x, s->ready[0]);
     for (uint32_t l = 0; l < LOCATIONS; l++) hash_add(x, s->seen[l]);
     for (uint32_t l = 0; l < LOCATIONS; l++) {
@@ -411,12 +443,15 @@ static uint64_t model_key(void) {
     for (uint32_t b = 0; b < bins; b++) {
         hash_add(&x, (uint64_t)own.bin[b].owner << 32 | own.bin[b].resident);
         hash_add(&x, (uint64_t)own.bin[b].generation << 32 | own.bin[b].count);
+        const mp_bin *bin = &mp_bins_of(world_slot[0], 0)[b];
+        hash_add(&x, bin->pending_count);
+        hash_add(&x, bin->pending_count ? bin->pending_time : 0);
     }
-    for (uint32_t r = 0; r < RECORDS; r++) hash_add(&x, own.record_state[r]);
+    for (uint32_t r = 0; r < 2 * RECORDS; r++) hash_add(&x, own.record_state[r]);
     return x.h;
 }
 
-/* ---- the end -------------------------------------------------------------------------------------------------------------- */
+/* ---- the end ----------------------------------------------------------------------------------------------------- */
 
 static void check_slot_end(uint32_t slot) {
     mp_slot *s = world_slot[slot];
@@ -433,9 +468,11 @@ static void check_slot_end(uint32_t slot) {
         uint8_t owners[BINS];
         mp_router_owners(s, &own.op[slot], owners);
         mp_bin *bin = &mp_bins_of(s, 0)[b];
-        WORLD_CHECK(owners[b] == owner_at(b, MP_NEVER) && atomic_load(&bin->owner) == owners[b] && atomic_load(&bin->resident),
+        WORLD_CHECK(owners[b] == owner_at(b, MP_NEVER) && atomic_load(&bin->owner) == owners[b] &&
+                    atomic_load(&bin->resident),
                     "at the end bin %u is slot %u's by the script, slot %u's by the map of F on slot %u, and slot %u's "
-                    "by the directory (resident %u)", b, owner_at(b, MP_NEVER), owners[b], slot, atomic_load(&bin->owner),
+                    "by the directory (resident %u)", b, owner_at(b,
+                                                                  MP_NEVER), owners[b], slot, atomic_load(&bin->owner),
                     atomic_load(&bin->resident));
         WORLD_CHECK(own.bin[b].count == 0 || (content(s, b) && *content(s, b) == own.bin[b].count),
                     "at the end bin %u has not counted its %u records", b, own.bin[b].count);
@@ -443,8 +480,9 @@ static void check_slot_end(uint32_t slot) {
 }
 
 static void model_check_end(void) {
-    for (uint32_t r = 0; r < first_record[n]; r++)
-        WORLD_CHECK(own.record_state[r] == APPLIED, "nothing can happen any more, and record %u of time %llu is not applied",
+    for (uint32_t r = 0; r < record_count(); r++)
+        WORLD_CHECK(own.record_state[r] == APPLIED,
+                    "nothing can happen any more, and record %u of time %llu is not applied",
                     r, (unsigned long long)record_time[r]);
     for (uint32_t i = 0; i < n; i++) check_slot_end(i);
     for (uint32_t i = 0; i < n; i++)
@@ -474,6 +512,7 @@ int main(int argc, char **argv) {
         per_time |= *mode == 't';
         filled |= *mode == 's';
         whole |= *mode == 'w';
+        post_dates |= *mode == 'p';
     }
     bin_shift = (uint32_t)atoi(argv[2]);
     bins = 1u << bin_shift;
@@ -485,19 +524,22 @@ int main(int argc, char **argv) {
     must(keyed_graph_paths(world_control), "mp_control_set_paths");
     for (uint32_t i = 0; i < n; i++) script[i] = argv[4 + i];
     read_scripts();
+    uint32_t holders = 0;
     for (uint32_t i = 0; i < n; i++) {
-        must(keyed_graph_start(world_slot[i], &own.op[i], bin_shift, copy), "mp_keyed_start");
+        holders |= (uint32_t)(*script[i] != 0) << i;
+        if (!*script[i]) own.input[i] = MP_NEVER;
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        must(keyed_graph_start(world_slot[i], &own.op[i], bin_shift, copy, holders), "mp_keyed_start");
         own.op[i].eager = eager;
-        own.op[i].per_time = per_time;
+        own.op[i].has_pending = post_dates;
+        /* A fold that is shown several times at once could not post-date in between. */
+        own.op[i].per_time = per_time || post_dates;
     }
     for (uint32_t b = 0; b < bins; b++) own.bin[b] = (bin_seen){.owner = first_owner(b), .resident = 1};
     if (filled) fill_rings();
     world_begin();
     world_explore();
-    printf("{\"states\": %llu, \"steps\": %llu, \"ends\": %llu, \"depth\": %llu, \"in_message\": %llu, \"stashed\": %llu, "
-           "\"whole\": %d}\n",
-           (unsigned long long)world_states, (unsigned long long)world_steps, (unsigned long long)world_ends,
-           (unsigned long long)world_depth_max, (unsigned long long)in_message_states, (unsigned long long)stashed_states,
-           world_states < world_limit);
+    world_report("in_message", in_message_states, "stashed", stashed_states);
     return 0;
 }

@@ -3,7 +3,7 @@
  *   explore:  check -> seen before? -> save -> for each action that is enabled: perform, explore, put back
  *
  * A world is a control region, a data region, what the slots' handles have allocated, and the model's own words
- * (`world_own`, a ghost of what is true). All of it lies in one place, so a state is saved by copying the parts that are in use.
+ * (`world_own`, a ghost of what is true). A state is saved by copying the parts of it that are in use.
  * Two states are the same when the model's `key` is: it says what can still matter, not where it lies in memory.
  *
  * Owner     one process, one thread. The C core runs as it ships; malloc and its like are wrapped by the linker
@@ -35,7 +35,7 @@ typedef struct extent {
     uint64_t bytes;
 } extent;
 
-/* ---- memory of the handles: a bump allocator that is part of the world --------------------------------------------- */
+/* ---- memory of the handles: a bump allocator that is part of the world ------------------------------------------- */
 
 static struct world_heap {
     uint64_t used;
@@ -90,7 +90,7 @@ void *__wrap_realloc(void *p, size_t bytes) {
     return q;
 }
 
-/* ---- the world ------------------------------------------------------------------------------------------------------ */
+/* ---- the world --------------------------------------------------------------------------------------------------- */
 
 static _Alignas(4096) uint8_t world_control[WORLD_CONTROL];
 static _Alignas(4096) uint8_t world_data[WORLD_DATA];
@@ -133,10 +133,11 @@ static void world_keep(void *at, uint64_t bytes) {
     world_fixed[world_fixed_count++] = (extent){at, bytes};
 }
 
-/* Lay out both regions and attach all slots. `cells` may be less than a real run would have: a full ring comes sooner. */
+/* Lay out both regions and attach all slots. `cells` may be less than a real run has: a full ring comes sooner. */
 static void world_open(mp_limits limits, uint32_t cells, void *own, uint64_t own_bytes) {
     limits.ring_cells = 64;
-    if (mp_control_bytes(&limits) > WORLD_CONTROL || limits.data_bytes > WORLD_DATA) world_fail("the world is too large");
+    if (mp_control_bytes(&limits) > WORLD_CONTROL ||
+        limits.data_bytes > WORLD_DATA) world_fail("the world is too large");
     if (mp_control_init(world_control, &limits)) world_fail("mp_control_init refuses the limits");
     mp_header *h = world_header();
     h->limits.ring_cells = cells;
@@ -186,7 +187,7 @@ static uint64_t world_bytes(void) {
     return bytes + world_header()->limits.data_bytes;
 }
 
-/* ---- states that were seen -------------------------------------------------------------------------------------------- */
+/* ---- states that were seen --------------------------------------------------------------------------------------- */
 
 static uint64_t *world_table;
 
@@ -288,7 +289,7 @@ static void hash_slot(hasher *x, uint32_t slot) {
     }
 }
 
-/* ---- one message from one peer ------------------------------------------------------------------------------------------ */
+/* ---- one message from one peer ----------------------------------------------------------------------------------- */
 
 /* Slot `to` empties only the ring from `from`, and takes one message: the others' tails are not seen yet, as if their
  * producers had not stored them. What runs is mp_receive. */
@@ -311,7 +312,7 @@ static int world_has_message(uint32_t from, uint32_t to) {
     return atomic_load(&ring->head) != atomic_load(&ring->tail);
 }
 
-/* ---- depth first -------------------------------------------------------------------------------------------------------- */
+/* ---- depth first ------------------------------------------------------------------------------------------------- */
 
 static uint64_t model_key(void);                 /* what can still matter */
 static void model_check(void);                   /* what must hold in every state */
@@ -348,6 +349,18 @@ static void world_explore(void) {
         world_depth--;
         world_move(*saved, 1);
     }
+}
+
+/* One line of JSON: what was walked, and two counts of the model's own. */
+static void world_report(const char *one, uint64_t one_count, const char *two, uint64_t two_count) {
+    const struct {
+        const char *name;
+        uint64_t count;
+    } part[] = {{"states", world_states}, {"steps", world_steps}, {"ends", world_ends}, {"depth", world_depth_max},
+                {one, one_count}, {two, two_count}, {"whole", world_states < world_limit}};
+    for (uint32_t i = 0; i < sizeof part / sizeof *part; i++)
+        printf("%s\"%s\": %llu", i ? ", " : "{", part[i].name, (unsigned long long)part[i].count);
+    printf("}\n");
 }
 
 static void world_begin(void) {

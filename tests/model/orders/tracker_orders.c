@@ -18,8 +18,8 @@
  *   LOOP    A sends messages of times below it round the loop
  *   HOLD    1: A keeps a capability for what it has taken, and broadcasts when no such time can come any more
  *           0: A broadcasts at once      2: as 1, but does not wait: a capability is let go at any moment
- *   FILL    cells of every ring that are full at the start (of 16): progress merges, data waits in the outbox; 0: 64 free
- *   SCRIPT  activations of a slot's source: m<slot><time> a message, d<time> a later capability, c no capability more */
+ *   FILL    cells of every ring that are full at the start (of 16): progress merges, data waits; 0: 64 free
+ *   SCRIPT  activations of a slot's source: m<slot><time> a message, d<time> a later capability, c none more */
 #include "orders.h"
 
 enum { SOURCE_OUT, A_IN, A_LOOP, A_OUT, FB_IN, FB_OUT, P_IN, LOCATIONS, TIMES = 16, N = 3, HELD = 8 };
@@ -65,7 +65,7 @@ static void set_paths(void) {
     if (mp_control_set_paths(world_control, index, from, step)) world_fail("mp_control_set_paths");
 }
 
-/* ---- the ghost ---------------------------------------------------------------------------------------------------------- */
+/* ---- the ghost --------------------------------------------------------------------------------------------------- */
 
 static void truth_add(uint32_t location, uint64_t time, int32_t delta) {
     WORLD_CHECK(time < TIMES, "time %llu is beyond what the ghost counts", (unsigned long long)time);
@@ -88,7 +88,7 @@ static uint64_t true_frontier(uint32_t location) {
     return least;
 }
 
-/* ---- activations ---------------------------------------------------------------------------------------------------------- */
+/* ---- activations ------------------------------------------------------------------------------------------------- */
 
 static void must(int rc, const char *call) { WORLD_CHECK(rc >= 0, "%s: %d", call, rc); }
 
@@ -114,7 +114,8 @@ static void run_source(uint32_t slot) {
     for (; *at && *at != ' '; at++) {
         if (*at == 'm') {
             uint64_t time = (uint64_t)(at[2] - '0');
-            WORLD_CHECK(time >= own.source[slot], "the script sends at %llu without a capability", (unsigned long long)time);
+            WORLD_CHECK(time >= own.source[slot], "the script sends at %llu without a capability",
+                        (unsigned long long)time);
             emit(slot, (uint32_t)(at[1] - '0'), A_IN, time);
             at += 2;
         } else {
@@ -187,7 +188,7 @@ static void run_drain(uint32_t slot) {
     must((int)mp_drain(world_slot[slot], P_IN), "mp_drain");
 }
 
-/* ---- the model ---------------------------------------------------------------------------------------------------------- */
+/* ---- the model --------------------------------------------------------------------------------------------------- */
 
 static uint32_t waiting(uint32_t slot, uint32_t location) {
     return mp_vec_count(mp_inbox_of(world_slot[slot], slot, location));
@@ -283,7 +284,8 @@ static void model_check_end(void) {
         WORLD_CHECK(count == 0, "at the end slot %u still counts %lld at %lld, time %lld", i, (long long)left[2],
                     (long long)left[0], (long long)left[1]);
         for (uint32_t p = 0; p < INPUTS; p++)
-            WORLD_CHECK(mp_frontier(world_slot[i], inputs[p]) == MP_NEVER, "at the end slot %u waits at port %u", i, inputs[p]);
+            WORLD_CHECK(mp_frontier(world_slot[i], inputs[p]) == MP_NEVER, "at the end slot %u waits at port %u", i,
+                        inputs[p]);
         WORLD_CHECK(mp_queued_cells(world_control, i) == 0, "at the end slot %u has messages", i);
         WORLD_CHECK(own.held_count[i] == 0, "at the end slot %u holds a capability", i);
         WORLD_CHECK(mp_block_check(world_slot[i]) == 0, "the blocks of slot %u are broken", i);
@@ -330,10 +332,6 @@ int main(int argc, char **argv) {
     if (fill) fill_rings();
     world_begin();
     world_explore();
-    printf("{\"states\": %llu, \"steps\": %llu, \"ends\": %llu, \"depth\": %llu, \"negative\": %llu, \"backlog\": %llu, "
-           "\"whole\": %d}\n",
-           (unsigned long long)world_states, (unsigned long long)world_steps, (unsigned long long)world_ends,
-           (unsigned long long)world_depth_max, (unsigned long long)negative_states, (unsigned long long)backlog_states,
-           world_states < world_limit);
+    world_report("negative", negative_states, "backlog", backlog_states);
     return 0;
 }

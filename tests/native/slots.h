@@ -68,7 +68,7 @@ int __wrap_fallocate(int fd, int mode, off_t at, off_t bytes) {
     return 0;
 }
 
-static void region_make(const mp_limits *limits) {
+static inline void region_make(const mp_limits *limits) {
     uint64_t control_bytes = mp_control_bytes(limits);
     memory = (region){.data_bytes = limits->data_bytes, .slots = limits->slots};
     memory.fd = memfd_create("slots", MFD_CLOEXEC);
@@ -86,7 +86,7 @@ static void region_make(const mp_limits *limits) {
     }
 }
 
-static void region_drop(void) {
+static inline void region_drop(void) {
     const mp_header *h = (const mp_header *)memory.control;
     uint64_t control_bytes = h->control_bytes;
     for (uint32_t i = 0; i < memory.slots; i++) mp_slot_detach(memory.slot[i]);

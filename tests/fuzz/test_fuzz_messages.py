@@ -12,6 +12,8 @@ import pytest
 
 from tests.native.building import NATIVE, SEED_VARIABLE, compile_objects, core_sources, link, need_sanitizer, run_checked
 
+pytestmark = [pytest.mark.process, pytest.mark.timeout(900)]
+
 SECONDS_VARIABLE = "MEGAPHONE_FUZZ_SECONDS"
 FLAGS = ("-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")
 
@@ -23,14 +25,13 @@ def fuzzed(folder: Path, seconds: float, record_property: Callable[[str, object]
     program = link(folder / "messages", compile_objects(folder / "core", sources, FLAGS), [*FLAGS, "-Wl,--wrap=fallocate"])
     seed = os.environ.get(SEED_VARIABLE) or str(random.SystemRandom().randrange(1 << 48))
     print(f"{SEED_VARIABLE}={seed}")
-    told = run_checked(program, seed, str(seconds), seconds=seconds + 90, ASAN_OPTIONS="detect_stack_use_after_return=1")
+    told = run_checked(program, seed, str(seconds), seconds=seconds + 600, ASAN_OPTIONS="detect_stack_use_after_return=1")
     print(told)
     counts = {name: int(value) for name, value in re.findall(r"^(\w+) (\d+)$", told, re.MULTILINE)}
     record_property("runs", counts["runs"])
     return counts
 
 
-@pytest.mark.process
 def test_whatever_lies_in_a_ring_is_a_message_or_refused(
     tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
@@ -39,8 +40,7 @@ def test_whatever_lies_in_a_ring_is_a_message_or_refused(
     assert min(counts["answered_0"], counts["answered_eproto"], counts["delivered"], counts["unchanged"]) > 0
 
 
-@pytest.mark.process
 @pytest.mark.stress
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(2400)
 def test_whatever_lies_in_a_ring_for_minutes(tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
     assert fuzzed(tmp_path, float(os.environ.get(SECONDS_VARIABLE, "300")), record_property)["runs"] > 0

@@ -28,7 +28,7 @@ def compiler() -> str:
     return os.environ.get("CC", "cc")
 
 
-def run_checked(*command: str | Path, seconds: float = 100, **more: str) -> str:
+def run_checked(*command: str | Path, seconds: float = 300, **more: str) -> str:
     """Run a program; return what it prints; fail with what it said when its exit code is not 0."""
     text = [str(part) for part in command]
     ran = subprocess.run(

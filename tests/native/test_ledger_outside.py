@@ -24,6 +24,8 @@ BATCH_RECORDS = 4096
 RECORDS = 6 * BATCH_RECORDS
 MEMORY_CALLS = ("mmap", "munmap", "mremap", "brk", "madvise", "fallocate", "memfd_create", "ftruncate", "mprotect")
 
+pytestmark = [pytest.mark.process, pytest.mark.timeout(900)]  # valgrind is slow, and slower on a busy machine
+
 Record = Callable[[str, object], None]
 
 
@@ -64,11 +66,11 @@ def traced(folder: Path, valgrind: str, program: Path, edge: str) -> tuple[dict[
         try:
             ran = subprocess.run(
                 [*command, str(program), edge, str(RECORDS), str(BATCH_RECORDS)],
-                stdout=subprocess.PIPE, text=True, check=False, pass_fds=[writing], timeout=100,
+                stdout=subprocess.PIPE, text=True, check=False, pass_fds=[writing], timeout=600,
             )
         finally:
             os.close(writing)
-        told = watching.communicate(timeout=100)[0]
+        told = watching.communicate(timeout=600)[0]
     assert ran.returncode == 0
     assert watching.returncode == 0
     kinds = dict(re.findall(r"^chunk (\d+) (store|batch)$", ran.stdout, re.MULTILINE))
@@ -79,7 +81,6 @@ def traced(folder: Path, valgrind: str, program: Path, edge: str) -> tuple[dict[
     return figures(ran.stdout), stored
 
 
-@pytest.mark.process
 @pytest.mark.parametrize(
     ("edge", "flags", "wrap", "expected"),
     [
@@ -135,7 +136,6 @@ def counting(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return library
 
 
-@pytest.mark.process
 @pytest.mark.parametrize("edge", ["exchange", "mixed", "pipeline", "broadcast"])
 def test_ten_times_the_records_ask_the_allocator_nothing_more(
     tmp_path: Path, objects: list[Path], counting: Path, edge: str, record_property: Record
@@ -151,7 +151,6 @@ def test_ten_times_the_records_ask_the_allocator_nothing_more(
     assert few == many
 
 
-@pytest.mark.process
 def test_a_driver_that_allocates_per_batch_shows(
     tmp_path: Path, objects: list[Path], counting: Path
 ) -> None:
@@ -163,7 +162,6 @@ def test_a_driver_that_allocates_per_batch_shows(
     assert many["malloc"] - few["malloc"] == 9 * RECORDS // BATCH_RECORDS
 
 
-@pytest.mark.process
 def test_ten_times_the_records_ask_the_kernel_for_memory_no_more_often(
     tmp_path: Path, objects: list[Path], valgrind: str, record_property: Record
 ) -> None:
@@ -173,7 +171,7 @@ def test_ten_times_the_records_ask_the_kernel_for_memory_no_more_often(
     for records in (RECORDS, 10 * RECORDS):
         ran = subprocess.run(
             [valgrind, "--tool=none", "--trace-syscalls=yes", program, "exchange", str(records), str(BATCH_RECORDS)],
-            capture_output=True, text=True, check=True, timeout=100,
+            capture_output=True, text=True, check=True, timeout=600,
         )
         counts.append(Counter(re.findall(r"sys_(\w+)", ran.stderr)))
     record_property("runs", 2)
@@ -183,7 +181,6 @@ def test_ten_times_the_records_ask_the_kernel_for_memory_no_more_often(
     assert few == many
 
 
-@pytest.mark.process
 def test_workers_of_a_run_map_no_memory_per_batch(tmp_path: Path, counting: Path, record_property: Record) -> None:
     # Python allocates as it likes; what a batch must never cost is a call to the kernel's memory.
     told = []

@@ -84,6 +84,7 @@ class Job:
         self.tree = folder / "tree"
         self.outcome = folder / "outcome.json"
         self.builder = builder
+        self.process: subprocess.Popen[bytes] | None = None
         copy_tree(ROOT, self.tree)
         builder.build(self.tree)
 
@@ -103,21 +104,26 @@ class Job:
                    *tests]  # fmt: skip
         start = time.monotonic()
         with tempfile.TemporaryFile("w+") as said:
-            process = subprocess.Popen(
+            self.process = process = subprocess.Popen(
                 command, cwd=self.tree, env=environment, stdin=subprocess.DEVNULL, stdout=said,
                 stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
             try:
                 process.wait(seconds_max)
             except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+                self.end()
                 return Verdict(how="hang", by=" ".join(tests), seconds=time.monotonic() - start)
             seconds = time.monotonic() - start
             said.seek(0)
             outcome = json.loads(self.outcome.read_text()) if self.outcome.exists() else None
             how, by, error = judge(process.returncode, outcome, said.read())
         return Verdict(how, by or (" ".join(tests) if how else ""), error, seconds)
+
+    def end(self) -> None:
+        """End what is running here, with all that it has started."""
+        if self.process is not None and self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
 
     def try_mutant(self, mutant: Mutant, seconds_max: float) -> Verdict:
         """Make the mistake, see what its tests say, and take it back."""
@@ -157,9 +163,11 @@ class Runner:
         builder = Builder(ROOT / "build" / "mutants", jobs)
         self.jobs = jobs
         self._free: queue.Queue[Job] = queue.Queue()
+        self._all: list[Job] = []
         for index in range(jobs):
             (folder / str(index)).mkdir()
-            self._free.put(Job(folder / str(index), builder))
+            self._all.append(Job(folder / str(index), builder))
+            self._free.put(self._all[-1])
 
     def baseline(self, tests: tuple[str, ...]) -> Verdict:
         """Run tests without any mistake."""
@@ -179,7 +187,8 @@ class Runner:
 
     def run(self, mutants: list[Mutant]) -> dict[str, Verdict]:
         """Try mutants; those whose tests fail without them are not tried."""
-        with ThreadPoolExecutor(self.jobs) as pool:
+        pool = ThreadPoolExecutor(self.jobs)
+        try:
             lists = sorted({mutant.tests for mutant in mutants})
             sound = dict(zip(lists, pool.map(self.baseline, lists), strict=True))
 
@@ -193,6 +202,12 @@ class Runner:
                 return found
 
             return dict(zip([mutant.name for mutant in mutants], pool.map(verdict, mutants), strict=True))
+        finally:
+            # In the ordinary case there is nothing left; Ctrl-C reaches nobody who runs in a session of his own.
+            pool.shutdown(wait=False, cancel_futures=True)
+            for job in self._all:
+                job.end()
+            pool.shutdown()
 
 
 # -- which -----------------------------------------------------------------------------------------------------------

@@ -8,9 +8,9 @@
 #include "shm/slab.h"
 
 /* Everybody is stopped, so the words of a slot stand still; loads take what its last release has published. */
-static int is_somebody_busy(const mp_slot *look) {
+static int is_somebody_busy(const mp_slot *look, uint32_t but) {
     for (uint32_t i = 0; i < look->slots; i++)
-        if (MP_LOAD_ACQUIRE(&mp_page_of(look, i)->activation_seq) & 1) return 1;
+        if (i != but && MP_LOAD_ACQUIRE(&mp_page_of(look, i)->activation_seq) & 1) return 1;
     return 0;
 }
 
@@ -41,7 +41,7 @@ static int count_flying(const mp_slot *look, uint32_t from, crediting *c) {
 }
 
 int mp_credit_recount(const mp_slot *look, mp_difference *out) {
-    if (is_somebody_busy(look)) return -EBUSY;
+    if (is_somebody_busy(look, MP_NO_SLOT)) return -EBUSY;
     crediting c;
     for (uint32_t from = 0; from < look->slots; from++) {
         int rc = count_flying(look, from, &c);
@@ -72,7 +72,8 @@ typedef struct naming {
     const mp_slot *look;
     struct named {
         uint64_t offset;
-        uint32_t slot, names; /* carver; roots that name it */
+        uint32_t names; /* roots that name it */
+        uint16_t slot, state; /* carver; MP_BLOCK_* */
     } *block;
     uint64_t count, capacity;
     uint64_t stranger; /* an offset that a root names and that is no block in use */
@@ -86,7 +87,6 @@ static int by_offset(const void *a, const void *b) {
 
 static int add_block(void *arg, uint64_t offset, uint16_t state) {
     naming *n = arg;
-    (void)state;
     if (n->count == n->capacity) {
         uint64_t capacity = n->capacity ? 2 * n->capacity : 256;
         struct named *wider = realloc(n->block, capacity * sizeof *wider);
@@ -94,7 +94,7 @@ static int add_block(void *arg, uint64_t offset, uint16_t state) {
         n->block = wider;
         n->capacity = capacity;
     }
-    n->block[n->count++] = (struct named){.offset = offset, .slot = n->visited};
+    n->block[n->count++] = (struct named){.offset = offset, .slot = (uint16_t)n->visited, .state = state};
     return 0;
 }
 
@@ -186,9 +186,9 @@ static int name_all(naming *n) {
 }
 
 /* Find all blocks in use and who names them. */
-static int names_collect(const mp_slot *look, naming *n) {
+static int names_collect(const mp_slot *look, uint32_t dead, naming *n) {
     *n = (naming){.look = look};
-    if (is_somebody_busy(look)) return -EBUSY;
+    if (is_somebody_busy(look, dead)) return -EBUSY;
     int rc = 0;
     for (; n->visited < look->slots && rc == 0; n->visited++) rc = mp_blocks_visit(look, n->visited, add_block, n);
     if (rc) return rc;
@@ -198,7 +198,7 @@ static int names_collect(const mp_slot *look, naming *n) {
 
 int mp_blocks_named_recount(const mp_slot *look, mp_difference *out) {
     naming n;
-    int rc = names_collect(look, &n);
+    int rc = names_collect(look, MP_NO_SLOT, &n);
     if (rc == 0 && n.stranger) rc = mp_differ(out, MP_DIFFER_NAMED, n.stranger_slot, n.stranger, 1, 0);
     for (uint64_t i = 0; i < n.count && rc == 0; i++)
         if (n.block[i].names != 1)
@@ -209,10 +209,28 @@ int mp_blocks_named_recount(const mp_slot *look, mp_difference *out) {
 
 int64_t mp_blocks_unreached(const mp_slot *look) {
     naming n;
-    int64_t rc = names_collect(look, &n), unreached = 0;
+    int64_t rc = names_collect(look, MP_NO_SLOT, &n), unreached = 0;
     for (uint64_t i = 0; i < n.count; i++) unreached += n.block[i].names == 0;
     free(n.block);
     return rc ? rc : unreached;
+}
+
+int64_t mp_blocks_reclaim(mp_slot *s, uint32_t dead) {
+    naming n;
+    int64_t rc = names_collect(s, dead, &n), reclaimed = 0;
+    for (uint64_t i = 0; i < n.count && rc == 0; i++) {
+        if (n.block[i].names || n.block[i].slot != s->index) continue;
+        if (n.block[i].state == MP_BLOCK_SENT) {
+            /* Those that were to travel with it are in this list themselves. */
+            ((mp_block *)mp_at(s, n.block[i].offset - MP_BLOCK_HEADER))->next = 0;
+            mp_block_take_back(s, n.block[i].offset);
+        } else {
+            mp_block_free(s, n.block[i].offset);
+        }
+        reclaimed++;
+    }
+    free(n.block);
+    return rc ? rc : reclaimed;
 }
 
 /* ---- progress ------------------------------------------------------------------------------------------------------ */
@@ -313,7 +331,7 @@ static int recount_progress(const mp_slot *look, uint32_t slot, stamps *v, mp_di
 }
 
 int mp_progress_recount(const mp_slot *look, mp_difference *out) {
-    if (is_somebody_busy(look)) return -EBUSY;
+    if (is_somebody_busy(look, MP_NO_SLOT)) return -EBUSY;
     int rc = 0;
     for (uint32_t slot = 0; slot < look->slots && rc == 0; slot++) {
         stamps v = {.entry = NULL};

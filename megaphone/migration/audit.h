@@ -24,6 +24,10 @@ int mp_blocks_named_recount(const mp_slot *look, mp_difference *out);
 int mp_progress_recount(const mp_slot *look, mp_difference *out);
 /* Blocks that no root names: what has leaked. -errno. */
 int64_t mp_blocks_unreached(const mp_slot *look);
+/* Free the blocks that this slot has carved and no root names: a slot that died had them in hand, or was about to send
+ * them home. `dead` is that slot, which may be odd for ever (MP_NO_SLOT: none). Returns how many. */
+enum { MP_NO_SLOT = 0xffff };
+int64_t mp_blocks_reclaim(mp_slot *s, uint32_t dead);
 /* Set what this slot has sent to each other to what the other has taken and what is on its way. 0 or -errno. */
 int mp_credit_rebuild(mp_slot *s);
 /* All three. */

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import random
 from collections.abc import Callable, Iterator
@@ -341,17 +342,37 @@ def test_a_count_of_progress_that_is_wrong_is_told(by: int, spoiled: Callable[..
     spoiled(spoil, r"is the count at location \d+ for time \d+, and will be known as", put_back(kept))
 
 
-def test_a_block_that_nobody_names_is_told(spoiled: Callable[..., None]) -> None:
-    leaked: list[int] = []
+@pytest.mark.parametrize("is_sent", [False, True], ids=["in hand", "on its way home"])
+def test_a_block_that_nobody_names_is_told_and_reclaimed(is_sent: bool, spoiled: Callable[..., None]) -> None:
+    """As what a slot had in hand when it died, or had taken out of its queue of freed blocks and not yet sent."""
 
     def spoil(_: Scribble, worker: RecountingWorker) -> bool:
         assert lib.mp_blocks_unreached(worker.slot) == 0
-        leaked.append(lib.mp_block_alloc(worker.slot, 5000))
+        leaked = lib.mp_block_alloc(worker.slot, 5000)
+        if is_sent:
+            # A holder in another slot; the simulation has them all.
+            holders.append(lib.mp_slot_attach(
+                worker.memory.control, worker.memory.data, worker.memory.view, (worker.index + 1) % SLOTS, -1, -1
+            ))  # fmt: skip
+            taken = ffi.new("uint64_t[64]")
+            lib.mp_block_free(holders[-1], leaked)
+            count = lib.mp_block_frees_take(holders[-1], worker.index, taken, 64)
+            assert taken[count - 1] == leaked
+            for offset in taken[0 : count - 1]:
+                lib.mp_block_take_back(worker.slot, offset)
+            lib.mp_slot_detach(holders.pop())
         assert lib.mp_blocks_unreached(worker.slot) == 1
         return True
 
-    def mend(_: RecountedSimulation, worker: RecountingWorker) -> None:
-        lib.mp_block_free(worker.slot, leaked.pop())
+    holders: list[Any] = []
+
+    def mend(simulation: RecountedSimulation, worker: RecountingWorker) -> None:
+        dead = simulation.workers[(worker.index + 1) % SLOTS]
+        lib.mp_begin(dead.slot, ffi.NULL, 0)
+        assert lib.mp_blocks_reclaim(worker.slot, lib.MP_NO_SLOT) == -errno.EBUSY  # it may still name it
+        assert lib.mp_blocks_reclaim(worker.slot, dead.index) == 1
+        assert lib.mp_blocks_reclaim(worker.slot, dead.index) == 0
+        lib.mp_publish(dead.slot)
 
     spoiled(spoil, r"the block at \d+ is named 0 times, and should be 1 times", mend)
 

@@ -60,10 +60,12 @@ def replay(script: Script, say: Callable[[str], None]) -> bool:
         return False
     say(f"the Simulation shows it with seed {seed}: {failure[:500]}")
     found = [seed]
+    kind = failure.partition(":")[0]
 
     def fails(smaller: Script) -> bool:
         for again in dict.fromkeys((found[0], *range(3))):
-            if failure_of(smaller, again):
+            # Another failure would be another script's.
+            if failure_of(smaller, again).partition(":")[0] == kind:
                 found[0] = again
                 return True
         return False

@@ -38,6 +38,9 @@ def _play(script: Script, simulation: Simulation, order: random.Random) -> dict[
     parts = [Part(script, worker, made) for worker, made in zip(simulation.workers, handles, strict=True)]
     todo: list[Iterator[Action]] = [actions_of(script, slot) for slot in range(script.workers)]
     now: list[Action | None] = [next(actions, None) for actions in todo]
+    for slot, action in enumerate(now):
+        if action is None:
+            handles[slot].words.close()
     eagerness = order.choice((0.1, 0.3, 0.6))
     idle = 0
     while any(now):

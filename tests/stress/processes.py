@@ -20,6 +20,7 @@ from typing import Any, Final
 from megaphone._core import lib
 from megaphone.dataflow.execute import Running, execute
 from megaphone.dataflow.failures import Look
+from megaphone.dataflow.recounting import VARIABLE
 from megaphone.dataflow.worker import Worker
 from megaphone.errors import MegaphoneError, SharedMemoryError
 from tests.stress.dataflow import Handles, Part, actions_of, build
@@ -124,6 +125,7 @@ def check_in_processes(script: Script, told: Callable[[str], None], on_tick: Cal
     """Run a script in worker processes; raises Difference, HangError, or what the engine raises."""
     text = script.to_json()
     watch = Watch(told, on_tick)
+    os.environ[VARIABLE] = script.recount  # workers inherit it
     result = execute(
         build,
         script.workers,

@@ -37,6 +37,7 @@ def described(round_: Round, outcome: dict[str, Any], seconds: float) -> str:
             script.transfer, "+".join(script.front) or "plain"]  # fmt: skip
     what += [name for name in ("eager", "kernel", "wide", "payload", "second") if getattr(script, name)]
     what += ["post-dated"] * script.has_pending + [f"keeps {script.keep}"] * bool(script.keep)
+    what += [f"recounts/{script.recount}"] * bool(script.recount)
     result = outcome.get("kind", "ok")
     names = ("records", "updates", "moves", "stops", "waits", "naps", "kept")
     figures = {name: outcome.get(name, "?") for name in names}

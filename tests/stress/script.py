@@ -127,6 +127,7 @@ class Script:
         paced: strategies of plans between random maps, one after the other without pause.
         keep: views that a worker's functions keep at a time, at most.
         keep_ms: how long, at most.
+        recount: seconds between two recounts of what each worker keeps, 0: after every step; empty: none.
     """
 
     seed: int
@@ -151,6 +152,7 @@ class Script:
     paced: tuple[str, ...] = ()
     keep: int = 0
     keep_ms: int = 200
+    recount: str = ""
 
     @property
     def bins(self) -> int:
@@ -313,6 +315,7 @@ def script_of(seed: int, *, workers: int = 4) -> Script:
         paced=tuple(choice(("sudden", "fluid", "batched")) for _ in range(3)) if plans == "paced" else (),
         keep=keep,
         keep_ms=choice((30, 150, 400)),
+        recount=choice(("", "", "0.05", "0")),
     )
 
 

@@ -13,7 +13,7 @@ from megaphone.dataflow.graph import Graph
 from megaphone.testing import Simulation
 from tests.stress import simulated
 from tests.stress.keeping import Keeper
-from tests.stress.oracle import Difference, Shown, expect
+from tests.stress.oracle import Difference, Shown, compare, expect
 from tests.stress.records import BACK, stamps_of
 from tests.stress.script import Epoch, Script, Sending, Update, round_of, script_of, snippet
 from tests.stress.shrink import shrink, size_of
@@ -56,8 +56,6 @@ def test_a_script_shows_what_the_oracle_says_in_the_simulation(seed: int) -> Non
 
 def tampered(change: Callable[[list[Shown]], object], monkeypatch: pytest.MonkeyPatch, script: Script = SMALL) -> str:
     """Return how a run fails whose results have been changed before they are compared."""
-    compare = simulated.compare
-
     def changed(script_: Script, parts: list[Shown]) -> dict[str, int]:
         change(parts)
         return compare(script_, parts)

@@ -197,6 +197,8 @@ uint64_t mp_committed_bytes(const void *control) {
     return MP_LOAD_RELAXED(&((mp_header *)(uintptr_t)control)->committed_bytes);
 }
 
+uint64_t mp_bins_at(const void *control, uint32_t keyed) { return ((const mp_header *)control)->bins_at[keyed]; }
+
 uint32_t mp_abi_number(void) { return MP_ABI; }
 
 uint32_t mp_pid_get(const void *control, uint32_t slot) { return MP_LOAD_RELAXED(&page_at(control, slot)->pid); }

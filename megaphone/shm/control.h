@@ -89,6 +89,7 @@ void mp_operator_set(mp_slot *s, uint32_t location, uint64_t time);
 uint64_t mp_committed_bytes(const void *control);
 uint64_t mp_data_bytes(const void *control);
 uint32_t mp_slots(const void *control);
+uint64_t mp_bins_at(const void *control, uint32_t keyed); /* bytes to the bins of a stateful operator: for tests */
 uint32_t mp_pid_get(const void *control, uint32_t slot);
 uint32_t mp_abi_number(void); /* of this build's regions */
 uint64_t mp_slab_bytes(const void *control);

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import time
@@ -17,8 +18,8 @@ from typing import Any
 
 from megaphone._core import lib
 from megaphone.errors import UsageError
-from megaphone.observe.inspect_attach import Attachment, Region, runs
-from megaphone.observe.inspect_look import InspectError
+from megaphone.observe.inspect_attach import PROC, Attachment, Region, runs
+from megaphone.observe.inspect_look import InspectError, OtherVersionError
 from megaphone.observe.inspect_model import model_of
 from megaphone.observe.inspect_text import render, render_runs
 
@@ -68,11 +69,12 @@ def inspect(
 
 def list_runs(*, width: int, as_json: bool = False) -> str:
     """Return the runs that this user can see, one a line."""
-    found = [_described(pid, region) for pid, region in runs()]
+    found = [run for pid, region in runs() if (run := _described(pid, region)) is not None]
     return json.dumps(found, indent=1) + "\n" if as_json else render_runs(found, width)
 
 
-def _described(pid: int, region: Region) -> dict[str, Any]:
+def _described(pid: int, region: Region) -> dict[str, Any] | None:
+    """Return a line of the list; None where the run has ended meanwhile."""
     described: dict[str, Any] = {
         "pid": pid, "fd": int(region.path.name), "workers": 0, "age_s": 0.0, "committed_bytes": 0,
         "data_bytes": 0, "worker_pids": [], "command": "", "error": "",
@@ -88,6 +90,11 @@ def _described(pid: int, region: Region) -> dict[str, Any]:
                 "worker_pids": [int(lib.mp_pid_get(look.control, slot)) for slot in range(look.slots)],
                 "command": " ".join(look.about["command"]),
             }
-    except InspectError as error:
+    except OtherVersionError as error:
         described["error"] = str(error)
+        with contextlib.suppress(OSError):
+            words = (PROC / str(pid) / "cmdline").read_bytes().rstrip(b"\0").split(b"\0")
+            described["command"] = b" ".join(words).decode(errors="replace")
+    except InspectError:
+        return None
     return described

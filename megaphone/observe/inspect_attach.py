@@ -24,7 +24,7 @@ from types import TracebackType
 from typing import Any, Final
 
 from megaphone._core import ffi, lib
-from megaphone.observe.inspect_look import InspectError, Look, read_about
+from megaphone.observe.inspect_look import InspectError, Look, OtherVersionError, read_about
 
 PROC: Final = Path("/proc")
 _REGION: Final = re.compile(r"/megaphone-(?P<maker>\d+)-[0-9a-f]{16} \(deleted\)$")
@@ -89,6 +89,9 @@ class Attachment:
             self._read()
             self.about = read_about(self._copy_pointer)
             self._data = _map_data(pid, regions, self.about["data"])
+            if len(self._data) < lib.mp_data_bytes(self._copy_pointer):
+                message = f"process {pid}: its data region is shorter than its control region says"
+                raise InspectError(message)
         except BaseException:
             self.close()
             raise
@@ -111,7 +114,7 @@ class Attachment:
             raise InspectError(message)
         self._copy_pointer = ffi.from_buffer(self._copy)
         if lib.mp_control_verify(self._copy_pointer, read):
-            raise InspectError(_other_version(self.pid, self._copy))
+            raise OtherVersionError(_other_version(self.pid, self._copy))
 
     def _states(self) -> tuple[str | None, ...]:
         slots = int(lib.mp_slots(self._copy_pointer))
@@ -226,13 +229,21 @@ def _choose(pid: int, controls: list[Region], fd: int | None) -> Region:
         message = f"process {pid} is no run of megaphone: `megaphone inspect` without a number lists the runs"
         raise InspectError(message)
     if fd is not None:
-        controls = [region for region in controls if region.path.name == str(fd)]
+        # The same segment may be open more than once.
+        controls = [region for region in controls if region.inode == _inode_of(PROC / str(pid) / "fd" / str(fd))]
     if len(controls) != 1:
         have = "no run at that descriptor" if not controls else f"{len(controls)} runs"
         fds = ", ".join(region.path.name for region in controls)
         message = f"process {pid} has {have}: choose one with --fd" + (f" {fds}" if fds else "")
         raise InspectError(message)
     return controls[0]
+
+
+def _inode_of(path: Path) -> int | None:
+    try:
+        return path.stat().st_ino
+    except OSError:
+        return None
 
 
 def _open(region: Region, pid: int) -> int:

@@ -40,6 +40,10 @@ class InspectError(UsageError):
     """A process or its memory cannot be looked at; the message says why, and what to do."""
 
 
+class OtherVersionError(InspectError):
+    """The run was made by another build of the engine."""
+
+
 @dataclass(frozen=True, eq=False)
 class Stateful:
     """A stateful operator as a look sees it.
@@ -284,7 +288,8 @@ def _fields(name: str) -> tuple[str, ...]:
 @cache
 def dtype_of(name: str) -> np.dtype[Any]:
     """Return the numpy dtype of a struct of the core."""
-    return np.dtype(_dtype(ffi.typeof(name)))
+    dtype: np.dtype[Any] = np.dtype(_dtype(ffi.typeof(name)))
+    return dtype
 
 
 def _dtype(ctype: Any) -> Any:  # noqa: ANN401 - cffi has no type for it

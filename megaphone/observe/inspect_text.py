@@ -59,17 +59,20 @@ def render_runs(runs: Sequence[dict[str, Any]], width: int) -> str:
     if not runs:
         return "no run of megaphone can be seen from here\n"
     columns = [
-        Column("pid"), Column("workers"), Column("up"), Column("memory"), Column("of", rank=1),
+        Column("pid"), Column("workers"), Column("up"), Column("committed"), Column("of", rank=1),
         Column("workers' pids", text=True, rank=2), Column("command", text=True),
     ]  # fmt: skip
-    rows = [
-        [
-            str(run["pid"]), format_count(run["workers"]), _age(run["age_s"]), format_bytes(run["committed_bytes"]),
-            format_bytes(run["data_bytes"]), " ".join(map(str, run["worker_pids"])), run["error"] or run["command"],
-        ]
-        for run in runs
-    ]  # fmt: skip
+    rows = [_run_row(run) for run in runs]
     return "\n".join(table(columns, rows, min(max(width, WIDTH_MIN), WIDTH_MAX), indent="")) + "\n"
+
+
+def _run_row(run: dict[str, Any]) -> list[str]:
+    if run["error"]:
+        return [str(run["pid"]), "-", "-", "-", "-", "", f"(made by another megaphone) {run['command']}"]
+    return [
+        str(run["pid"]), format_count(run["workers"]), _age(run["age_s"]), format_bytes(run["committed_bytes"]),
+        format_bytes(run["data_bytes"]), " ".join(map(str, run["worker_pids"])), run["command"],
+    ]  # fmt: skip
 
 
 # -- words -------------------------------------------------------------------------------------------------------------
@@ -111,7 +114,7 @@ def _heading(run: dict[str, Any], width: int) -> list[str]:
         moment = "stopped between activations: everything adds up exactly"
     memory = f"{format_bytes(run['committed_bytes'])} committed of {format_bytes(run['data_bytes'])}"
     return [
-        f"megaphone run of process {run['pid']}: {workers}, up {_age(run['age_s'])}, {memory}",
+        *_wrapped(f"megaphone run of process {run['pid']}: {workers}, up {_age(run['age_s'])}, {memory}", width, ""),
         *_wrapped(" ".join(run["command"]), width),
         *_wrapped(moment, width),
     ]

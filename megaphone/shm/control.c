@@ -72,6 +72,7 @@ int mp_control_check(const void *control) {
 int mp_control_verify(const void *control, uint64_t bytes) {
     const mp_header *h = control;
     if (bytes < sizeof *h || mp_control_check(control) || !limits_are_possible(&h->limits)) return -EPROTO;
+    if (h->limits.data_bytes % h->limits.chunk_bytes || h->limits.chunk_bytes % h->limits.slab_bytes) return -EPROTO;
     if (h->limits.data_bytes / h->limits.slab_bytes > UINT32_MAX || h->limits.locations > UINT16_MAX) return -EPROTO;
     for (uint32_t k = 0; k < h->limits.keyed; k++)
         if (h->limits.bin_shift[k] < 1 || h->limits.bin_shift[k] > 20) return -EPROTO;

@@ -20,8 +20,9 @@ from megaphone.dataflow.execute import execute
 from megaphone.migration.control import Move
 from megaphone.state.stores import HashTable
 
-BIN_SHIFT = 4
-KEYS = 500
+BIN_SHIFT = 6
+KEYS = 20_000
+FEW, MANY = 200, 8_000
 
 
 class Handles(NamedTuple):
@@ -57,11 +58,12 @@ def drive(end: str, worker: Any, handles: Handles) -> tuple[int, int]:
     sent = at = 0
     while not Path(end).exists():
         for _ in range(chance.randrange(3)):
-            n = chance.randrange(1, 200)
+            # Seldom so many that a stop falls into the middle of what routes or applies them.
+            n = chance.randrange(1, MANY if chance.random() < 0.2 else FEW)
             words.send({"key": keys.integers(0, KEYS, n, dtype=np.uint64)})
             sent += n
         if worker.index == 0 and chance.random() < 0.5:
-            moves = [Move(chance.randrange(1 << BIN_SHIFT), chance.randrange(worker.peers)) for _ in range(4)]
+            moves = [Move(chance.randrange(1 << BIN_SHIFT), chance.randrange(worker.peers)) for _ in range(8)]
             control.send_instructions(moves)
         at += 1
         words.advance_to(at)

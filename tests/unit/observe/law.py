@@ -1,8 +1,8 @@
-"""What must hold of a run wherever it is stopped; shared by the tests that step a Simulation and those that stop processes.
+"""What must hold of a run wherever it is stopped: for tests that step a Simulation and tests that stop processes.
 
-With all slots even, records add up exactly: what was sent is what the bins have applied and what lies in inboxes, rings,
-outboxes and stashes, each message counted once. An odd slot makes that too high by at most what it has fixed. Bins,
-owners, maps and state messages agree always; what an odd slot explains is not a finding.
+With all slots even, records add up exactly: what was sent is what the bins have applied and what lies in inboxes,
+rings, outboxes and stashes, each message counted once. An odd slot makes that too high by at most what it has fixed.
+Bins, owners, maps and state messages agree always; what an odd slot explains is not a finding.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def content(look: Look, stateful: Stateful) -> tuple[int, int]:
     total = torn = 0
     for _, bins, sums in look.bins(stateful):
         torn |= int(np.bitwise_or.reduce(bins["torn"]))
-        total += sum(sum_of(sums[index, 0], stateful.kinds[0]) for index in np.flatnonzero(bins["keys"]))
+        total += sum(int(sum_of(sums[index, 0], stateful.kinds[0])) for index in np.flatnonzero(bins["keys"]))
     return total, torn
 
 

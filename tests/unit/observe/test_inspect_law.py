@@ -6,6 +6,7 @@ import random
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ def look_at(simulation: Simulation) -> Look:
     return Look(memory.control, memory.data, read_about(memory.control), simulation)
 
 
-# -- any script, a look around each step and each call of a fold ---------------------------------------------------------
+# -- any script, a look around each step and each call of a fold -------------------------------------------------------
 
 
 class Watched(Simulation):
@@ -110,7 +111,7 @@ def test_any_run_adds_up_at_every_step(record_property: Callable[[str, object], 
     record_property("states", LOOKS["script"])
 
 
-# -- a long run, looked at by the core alone -----------------------------------------------------------------------------
+# -- a long run, looked at by the core alone ---------------------------------------------------------------------------
 
 
 class Handles:
@@ -134,6 +135,11 @@ def counting(slots: int, seed: int, backend: str = "table", transfer: str = "han
     build = lambda graph: Handles(graph, backend, transfer)  # noqa: E731 - a closure
     with Simulation(build, slots=slots, seed=seed, memory="16M") as simulation:
         yield simulation
+
+
+def caught_up(simulation: Simulation, at: int) -> bool:
+    """Return whether the output is nearly where the inputs are."""
+    return all(handles.probe.frontier() + 8 > at for handles in simulation.handles)
 
 
 def play(simulation: Simulation, chance: random.Random, at: int) -> None:
@@ -169,13 +175,13 @@ def test_bins_stashes_and_messages_add_up_at_each_of_many_thousand_steps(
                     odd += audit["odd"] != 0
                     simulation.step()
                     if number % 20 == 19:
-                        simulation.run_until(lambda at=at: all(h.probe.frontier() + 8 > at for h in simulation.handles))
+                        simulation.run_until(partial(caught_up, simulation, at))
     assert migrating_looks > looks / 10
     assert odd > looks / 100
     record_property("states", looks)
 
 
-# -- seen to fail ----------------------------------------------------------------------------------------------------------
+# -- seen to fail ------------------------------------------------------------------------------------------------------
 
 
 class Damaged:

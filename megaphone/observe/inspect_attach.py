@@ -88,10 +88,8 @@ class Attachment:
             self._copy = mmap.mmap(-1, control.size_bytes)
             self._read()
             self.about = read_about(self._copy_pointer)
-            self._data = _map_data(pid, regions, self.about["data"])
-            if len(self._data) < lib.mp_data_bytes(self._copy_pointer):
-                message = f"process {pid}: its data region is shorter than its control region says"
-                raise InspectError(message)
+            data_bytes = int(lib.mp_data_bytes(self._copy_pointer))
+            self._data = _map_data(pid, regions, self.about["data"], data_bytes)
         except BaseException:
             self.close()
             raise
@@ -254,9 +252,10 @@ def _open(region: Region, pid: int) -> int:
         raise InspectError(message) from None
 
 
-def _map_data(pid: int, regions: list[Region], told: dict[str, Any]) -> mmap.mmap:
+def _map_data(pid: int, regions: list[Region], told: dict[str, Any], size_bytes: int) -> mmap.mmap:
     for region in regions:
-        if region.inode == told["inode"] and region.device == told["device"]:
+        # Reading beyond the end of a shorter one would end this process.
+        if region.inode == told["inode"] and region.device == told["device"] and region.size_bytes >= size_bytes:
             fd = _open(region, pid)
             try:
                 return mmap.mmap(fd, region.size_bytes, mmap.MAP_SHARED, mmap.PROT_READ)

@@ -77,6 +77,7 @@ int mp_control_verify(const void *control, uint64_t bytes) {
     for (uint32_t k = 0; k < h->limits.keyed; k++)
         if (h->limits.bin_shift[k] < 1 || h->limits.bin_shift[k] > 20) return -EPROTO;
     mp_header ours = *h;
+    memset(ours.bins_at, 0, sizeof ours.bins_at);
     ours.control_bytes = lay_out(&h->limits, &ours);
     /* Offsets follow from the limits: those of another layout differ somewhere before the first word that changes. */
     return ours.control_bytes == bytes && !memcmp(&ours, h, offsetof(mp_header, committed_bytes)) ? 0 : -EPROTO;

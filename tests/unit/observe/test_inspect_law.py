@@ -165,7 +165,7 @@ def test_bins_stashes_and_messages_add_up_at_each_of_many_thousand_steps(
         with counting(2 + seed % 3, seed, backend, transfer) as simulation:
             look = look_at(simulation)
             at = 0
-            while looks < 12_000 * (seed + 1):
+            while looks < 8000 * (seed + 1):
                 at += 1
                 play(simulation, chance, at)
                 for number in range(chance.randrange(1, 40)):

@@ -183,9 +183,10 @@ def _store(operator: dict[str, Any]) -> str:
 def _operator(operator: dict[str, Any], width: int, slot: int | None) -> list[str]:
     low, high = operator["configurations_installed"]
     installed = f"{low}" if low == high else f"{low} to {high}"
+    to_come = max(len(half["updates"]) for half in operator["slots"])
     state = (
         f"MIGRATING: {operator['bins_moving']} of {operator['bins_count']} bins on their way, "
-        f"{max(len(half['updates']) for half in operator['slots'])} configurations to come"
+        f"{to_come} configuration{'s' if to_come != 1 else ''} to come"
         if operator["migrating"]
         else "not migrating"
     )

@@ -259,8 +259,8 @@ static void audit_bin(auditing *a, const halves *h, uint32_t b, mp_bin *bin) {
     } else if (named == 1 && a->named_for[b] != owner) {
         found(a, MP_FOUND_CARRIED_ELSEWHERE, owner, b, owner, a->named_for[b]);
     } else if (!resident && named == 0) {
-        /* Its giver has staged the message and not yet published it. */
-        if (out->in_f & ~(1ull << owner)) out->bins_between++;
+        /* Its giver has staged the message and not yet published it; it may not have stored the new owner either. */
+        if (out->in_f) out->bins_between++;
         else found(a, MP_FOUND_NOT_CARRIED, owner, b, owner, 0);
     } else if (resident && named == 1) {
         /* Its taker has it and has not yet let go of the message. */

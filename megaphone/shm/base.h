@@ -59,8 +59,12 @@ void mp_model_after(const volatile void *word, uint32_t bytes, const char *funct
                                                         memory_order_acquire)))
 
 /* What a crash or a stop shows is what this process has stored, in the order of its instructions: here the compiler
- * keeps the stores above it before those below it. No instruction. */
+ * keeps the stores above it before those below it. No instruction. -DMP_MODEL_STOPS makes it a point as well. */
+#ifdef MP_MODEL_STOPS
+#define MP_IN_ORDER() mp_model_point(NULL, 1)
+#else
 #define MP_IN_ORDER() atomic_signal_fence(memory_order_seq_cst)
+#endif
 
 #define MP_LINE 64u
 #define MP_ALIGN64(n) (((uint64_t)(n) + 63u) & ~(uint64_t)63u)

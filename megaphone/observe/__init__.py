@@ -7,6 +7,7 @@
 * `machine`: what the figures were measured on
 * `report`: all of it as one JSON object, as the original's lines, or for people
 * `doctor`: what this machine offers and what a run would get
+* `inspect`: a run that goes on or is stopped, from its shared memory alone; `audit.h` checks the laws of hand-over
 * `files`: output files that are written whole or not at all
 * `units`: numbers with their units, for people
 """

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from megaphone._core import ffi, lib
+from megaphone.cli import main
 from megaphone.observe.inspect import inspect, list_runs
 from megaphone.observe.inspect_attach import Attachment, Moment
 from megaphone.observe.inspect_look import InspectError, Look, OtherVersionError, read_about, sum_of
@@ -312,6 +313,21 @@ def test_another_users_process_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(Path, "iterdir", refuse)
     with pytest.raises(InspectError, match="another user's"):
         inspect(ME, width=80)
+
+
+def test_the_command_lists_runs_and_refuses_in_one_line(middle: Simulation, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect"]) == 0
+    assert str(ME) in capsys.readouterr().out
+    assert main(["inspect", str(ME), "--fd", str(fd_of(middle)), "--bins", "--no-content"]) == 0
+    assert "Bins of count" in capsys.readouterr().out
+    assert main(["inspect", "4194304"]) == 2
+    assert main(["inspect", str(ME), "--fd", str(fd_of(middle)), "--slot", "3"]) == 2
+    refused = capsys.readouterr()
+    assert refused.out == ""
+    assert refused.err.splitlines() == [
+        "megaphone: error: there is no process 4194304: `megaphone inspect` without a number lists the runs",
+        f"megaphone: error: --slot 3: the run of process {ME} has workers 0 to 2",
+    ]
 
 
 def test_there_must_be_a_process() -> None:

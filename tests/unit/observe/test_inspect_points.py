@@ -65,7 +65,8 @@ void mp_model_point(const void *word, int is_write) {
     mp_audit_run(look, op, &audit, &finding, 1);
     int64_t sent = 0, off[2], total = 0;
     for (uint32_t s = 0; s < look->slots; s++) sent += (int64_t)mp_counter_read(look->control, s, MP_INPUT_RECORDS);
-    uint64_t way = audit.inbox_f + audit.waiting + audit.ring + audit.outbox + audit.inbox_s + audit.stash + audit.staged;
+    uint64_t way = audit.inbox_f + audit.waiting + audit.ring + audit.outbox + audit.inbox_s;
+    way += audit.stash + audit.staged;
     off[0] = off[1] = (int64_t)(audit.shown + way) - sent;
     if (with_rows && (seen[0] % 4 == 0 || audit.in_s)) {
         mp_look_bins(look, op, store, kind, 0, 1u << op->bin_shift, bins, sums);

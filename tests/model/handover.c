@@ -40,6 +40,7 @@ static struct ghost {
     uint32_t writer;               /* slot + 1 that is inside a fold on it */
     uint32_t applied[RECORDS];
     uint32_t generation;           /* of the bin, before it moves */
+    uint32_t arrived;              /* the taker's S has begun with the message in its inbox */
 } *ghost;
 
 /* Records of bin 0: number 0 of time 0 from setup, 1 and 2 of time 1 from slot 0 and slot 1. */
@@ -101,8 +102,11 @@ static void apply(mp_slot *s, uint64_t key, uint64_t time) {
     ghost->applied[record] = 1;
 }
 
+static uint32_t in_inbox(void);
+
 static void run_applier(mp_slot *s) {
     mp_stateful *op = &ghost->op[s->index];
+    if (s->index == TAKER && in_inbox()) ghost->arrived = 1;
     int64_t count = mp_applier_activate(s, op);
     MP_CHECK(count >= 0, "mp_applier_activate: %lld", (long long)count);
     for (int64_t i = 0; i < count; i++) {
@@ -271,6 +275,7 @@ static void invariant(void) {
         MP_CHECK(messages || is_odd(GIVER), "the bin is nowhere: it is the taker's, and no message brings it");
     if (owner == TAKER && resident)
         MP_CHECK(!ring && (!inbox || is_odd(TAKER)), "the taker has the bin, and a message for it can still come");
+    MP_CHECK(owner != TAKER || !resident || ghost->arrived, "the taker may write, and the message has not come");
     if (owner == TAKER) MP_CHECK(generation >= 1, "the bin has another owner and its generation has not risen");
     MP_CHECK(ghost->writer == 0 || (owner == ghost->writer - 1 && resident) || mp_model_dead(ghost->writer - 1),
              "slot %u writes a bin of owner %u, resident %u", ghost->writer - 1, owner, resident);

@@ -112,7 +112,7 @@ HANDOVER = {
     "full_rings_by_copy": ("cs 1 0", ["M011Cc", "r01c"]),
 }
 HANDOVER_LARGE = {
-    "three_slots_with_records": ("hw 1 0", ["M011Cr01c", "r01c", ""]),
+    "three_slots_with_records": ("hw 1 0", ["M011Cc", "r01c", ""]),
     "three_slots_by_copy": ("cw 1 0", ["M011C r01c", "", ""]),
     "three_slots_message_by_message": ("h 1 0", ["M011Cr01c", "", ""]),
     "three_slots_one_after_another": ("hw 1 0", ["M011M022Cr02c", "", ""]),

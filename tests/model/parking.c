@@ -52,6 +52,7 @@ static void work_until(mp_slot *s, int (*enough)(mp_slot *s), int may_run) {
         MP_CHECK(count >= 0, "no memory");
         taken[s->index] += (uint32_t)count;
         if (!count && !enough(s)) mp_park(s, 0, MP_PARK_NS_MAX);
+        MP_CHECK(s->page->parked == 0, "slot %u is awake, and says that it is parked", s->index);
     }
 }
 

@@ -8,7 +8,7 @@
  *   broadcast  owner -> B and C, one cell for each reader
  *   tee        owner -> its own inbox and B
  *   view       owner -> B -> C, and B keeps a view beyond the time at which C has let go
- *   open       two small batches in one slab, one to B and one to C
+ *   open       three small batches in one slab, to B, to C and to B
  *   outbox     owner -> its outbox, as the ring is full of messages without a batch -> B
  *   undo       owner takes back what it has staged for B and for itself, and sends it to B after all
  *
@@ -25,12 +25,13 @@
 #include "shm/ring.h"
 #include "shm/slab.h"
 
-enum { PORT = 0, SLABS_MAX = 256, STAMP = 0x5000, SCRIBBLE = 0xdead, WHOLE_SLAB = 16, HALF_SLAB = 8,
+enum { PORT = 0, SLABS_MAX = 256, STAMP = 0x5000, SCRIBBLE = 0xdead, SMALL = 8 /* records of 64 bytes */,
        FILL = 8 /* messages that fill a ring up to what is reserved */ };
 enum { BACK = 6, BROADCAST, TEE, VIEW, OPEN, OUTBOX, UNDO }; /* below: chain, in the order of ORDERS */
 static const uint8_t ORDERS[6][3] = {{0, 1, 2}, {0, 2, 1}, {1, 0, 2}, {1, 2, 0}, {2, 0, 1}, {2, 1, 0}};
 static const mp_schema SCHEMA = {.columns = 1, .item_bytes = {8}};
 
+static uint32_t whole_slab; /* records that fill a slab */
 static uint8_t *views; /* of each slab, by ghosts that a crash takes away: [slot][slab] */
 
 static uint32_t variant(void) { return (uint32_t)mp_model_now->variant; }
@@ -38,12 +39,14 @@ static uint32_t owner(void) { return variant() < BACK ? ORDERS[variant()][0] : v
 static uint32_t size(void) { return (uint32_t)mp_model_now->size; }
 
 static void setup(void) {
-    mp_model_world(&(mp_limits){.slots = mp_model_now->contexts, .locations = 1});
+    uint32_t slab_bytes = variant() == OPEN ? 256 : 128;
+    mp_model_world(&(mp_limits){.slots = mp_model_now->contexts, .locations = 1, .slab_bytes = slab_bytes});
+    whole_slab = slab_bytes / 8;
     mp_model_warm_up(PORT);
     views = mp_model_ghost(3 * SLABS_MAX);
     mp_slot *s = mp_model_slot(owner());
     MP_CHECK(s->header->slabs <= SLABS_MAX, "too many slabs for the ghosts");
-    mp_cell cell = {.capacity = WHOLE_SLAB};
+    mp_cell cell = {.capacity = whole_slab};
     /* One slab is there to begin with, open and full: the next request for one has a list to look through. */
     MP_CHECK(mp_batch_loan(s, &SCHEMA, &cell) == 0, "no memory");
     mp_ref_drop_at(s, (uint64_t)cell.offset64 * 64);
@@ -138,7 +141,7 @@ static void publish(mp_slot *s) { MP_CHECK(mp_publish(s) == 0, "no memory"); }
 static void send(mp_slot *s, uint32_t number) {
     const uint8_t *order = ORDERS[variant() < BACK ? variant() : variant() == VIEW ? 5 : 0];
     mp_begin(s, NULL, 0);
-    mp_cell cell = loan(s, variant() == OPEN ? HALF_SLAB : WHOLE_SLAB);
+    mp_cell cell = loan(s, variant() == OPEN ? SMALL : whole_slab);
     fill(s, &cell, cell.aux = STAMP + number);
     if (variant() < BACK || variant() == VIEW || variant() == BACK)
         cell.var64[1] = (variant() == BACK ? owner() : order[2]) + 1u;
@@ -158,10 +161,12 @@ static void send(mp_slot *s, uint32_t number) {
     emit(s, order[1], &cell);
     let_go(s, &cell);
     if (variant() == OPEN) {
-        mp_cell second = loan(s, HALF_SLAB);
-        fill(s, &second, second.aux = STAMP + 0x100 + number);
-        emit(s, 2, &second);
-        let_go(s, &second);
+        for (uint32_t i = 1; i <= 2; i++) {
+            mp_cell more = loan(s, SMALL);
+            fill(s, &more, more.aux = STAMP + 0x100 * i + number);
+            emit(s, i == 1 ? 2 : 1, &more);
+            let_go(s, &more);
+        }
     }
     publish(s);
 }
@@ -232,7 +237,7 @@ static void consume(mp_slot *s, uint32_t expected) {
 static void run(uint32_t context) {
     mp_slot *s = mp_model_slot(context);
     if (context != owner()) {
-        consume(s, size() * (variant() == OUTBOX ? FILL + 1 : 1));
+        consume(s, size() * (variant() == OUTBOX ? FILL + 1 : variant() == OPEN && context == 1 ? 2 : 1));
         /* Its own counts fall when it sees them taken, at any time while the owner looks. */
         mp_model_await(all_is_taken, context);
         reap(s);
@@ -243,7 +248,7 @@ static void run(uint32_t context) {
         reap(s);
         while (i && s->page->outbox[1].head != s->page->outbox[1].tail && mp_model_await(has_room, context))
             MP_CHECK(mp_flush(s) == 0, "no memory");
-        mp_cell again = loan(s, WHOLE_SLAB);
+        mp_cell again = loan(s, whole_slab);
         fill(s, &again, SCRIBBLE);
         mp_ref_drop_at(s, (uint64_t)again.offset64 * 64);
     }

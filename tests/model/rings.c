@@ -5,7 +5,7 @@
  *
  * Caught    a tail before the cells or the references, cells that overtake each other, a message torn by the end of
  *           the ring, cells written again before the consumer has them, an outbox that is overtaken, a backlog that is
- *           sent in parts or out of order, an activation of which a crash publishes a part. */
+ *           sent in parts or out of order, data in the cells that are kept for counts, an activation of which a crash publishes a part. */
 #include "engine.h"
 
 #include "dataflow/link.h"
@@ -22,11 +22,13 @@ static struct ghost {
 enum { ROOMY = 0, FULL, LATE };
 
 static uint32_t activations(void) { return (uint32_t)mp_model_now->size; }
-static uint32_t messages_each(void) { return mp_model_now->variant == FULL ? 9 : 2; }
-static uint32_t changes_each(void) { return mp_model_now->variant == FULL ? 9 : 5; }
+/* Three cells of messages and three of counts: the fourth activation's counts begin in the ring's last cell. */
+static uint32_t messages_each(void) { return mp_model_now->variant == FULL ? 9 : 3; }
+static uint32_t changes_each(void) { return mp_model_now->variant == FULL ? 9 : 8; }
 
 static void setup(void) {
-    mp_model_world(&(mp_limits){.slots = 2, .locations = 2, .chunk_bytes = 8192});
+    uint32_t cells = mp_model_now->variant == FULL ? 16 : 32;
+    mp_model_world(&(mp_limits){.slots = 2, .ring_cells = cells, .locations = 2, .chunk_bytes = 8192});
     mp_model_warm_up(PORT);
     mp_model_warm_up(OUTPUT);
     if (mp_model_now->variant == LATE) mp_slot_limit_receive(mp_model_slot(CONSUMER), 1);
@@ -44,7 +46,7 @@ static uint32_t times_known(uint32_t slot) {
 static int has_room(uintptr_t unused) {
     (void)unused;
     const mp_ring *ring = mp_ring_of(mp_model_slot(PRODUCER), PRODUCER, CONSUMER);
-    return ring->tail - ring->head <= 4;
+    return ring->tail - ring->head <= 12;
 }
 
 static void produce(mp_slot *s) {
@@ -60,6 +62,8 @@ static void produce(mp_slot *s) {
             MP_CHECK(mp_change_add(s, OUTPUT, FIRST_TIME + j, i & 1 ? -1 : 1) == 0, "no memory");
         MP_CHECK(mp_publish(s) == 0, "no memory");
         ghost->published++;
+        MP_CHECK(i || s->page->backlog[CONSUMER].head == s->page->backlog[CONSUMER].tail,
+                 "data has taken the room that is kept for counts");
     }
 }
 

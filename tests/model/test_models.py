@@ -48,7 +48,7 @@ LARGE = {
     "references_open_large": 100_000,
     "references_view_large": 400_000,
     "ring_full_large": 400_000,
-    "ring_large": 100_000,
+    "ring_large": 500_000,
 }
 
 

@@ -106,12 +106,16 @@ static uint64_t *content(const mp_slot *s, const mp_cell *cell) { return mp_at(s
 
 static void read_content(const mp_slot *s, const mp_cell *cell, const char *when) {
     const uint64_t *word = content(s, cell);
-    MP_CHECK(word[0] == cell->aux && word[7] == cell->aux, "slot %u reads %#llx %s where %#llx was sent", s->index,
-             (unsigned long long)word[0], when, (unsigned long long)cell->aux);
+    const uint64_t sent = STAMP + cell->aux;
+    MP_CHECK(word[0] == sent && word[7] == sent, "slot %u reads %#llx %s where %#llx was sent", s->index,
+             (unsigned long long)word[0], when, (unsigned long long)sent);
 }
 
-static void fill(const mp_slot *s, const mp_cell *cell, uint64_t stamp) {
-    for (uint32_t i = 0; i < 8; i++) content(s, cell)[i] = stamp;
+/* The stamp travels as the bytes of bytes columns, of which there are few: who receives asks whether they fit. */
+static void fill(const mp_slot *s, mp_cell *cell, uint32_t number) {
+    cell->aux = number + 1;
+    cell->row_bytes = 0;
+    for (uint32_t i = 0; i < 8; i++) content(s, cell)[i] = STAMP + cell->aux;
 }
 
 /* A batch to fill. A slab that has just been opened must be nobody's. */
@@ -137,14 +141,14 @@ static void let_go(mp_slot *s, const mp_cell *cell) {
 
 static void publish(mp_slot *s) { MP_CHECK(mp_publish(s) == 0, "no memory"); }
 
-/* The route is in the cell: var64[0] and var64[1] are slots + 1, var64[2] says that its first taker keeps a view. */
+/* The route is in the cell: records is a slot + 1, var64[2] says that its first taker keeps a view. */
 static void send(mp_slot *s, uint32_t number) {
     const uint8_t *order = ORDERS[variant() < BACK ? variant() : variant() == VIEW ? 5 : 0];
     mp_begin(s, NULL, 0);
     mp_cell cell = loan(s, variant() == OPEN ? SMALL : whole_slab);
-    fill(s, &cell, cell.aux = STAMP + number);
+    fill(s, &cell, number);
     if (variant() < BACK || variant() == VIEW || variant() == BACK)
-        cell.var64[1] = (variant() == BACK ? owner() : order[2]) + 1u;
+        cell.records = (variant() == BACK ? owner() : order[2]) + 1u;
     cell.var64[2] = variant() == VIEW;
     for (uint32_t i = 0; i < FILL && variant() == OUTBOX; i++) {
         mp_cell empty = {.location = PORT};
@@ -163,7 +167,7 @@ static void send(mp_slot *s, uint32_t number) {
     if (variant() == OPEN) {
         for (uint32_t i = 1; i <= 2; i++) {
             mp_cell more = loan(s, SMALL);
-            fill(s, &more, more.aux = STAMP + 0x100 * i + number);
+            fill(s, &more, 32 * i + number);
             emit(s, i == 1 ? 2 : 1, &more);
             let_go(s, &more);
         }
@@ -217,10 +221,11 @@ static void consume(mp_slot *s, uint32_t expected) {
                 views[s->index * SLABS_MAX + mp_slab_of(s, (uint64_t)cell.offset64 * 64)]++;
                 kept[kept_count++] = cell;
             }
-            if (cell.var64[1]) {
+            if (cell.records) {
                 mp_cell on = cell;
                 memset(on.var64, 0, sizeof on.var64);
-                emit(s, cell.var64[1] - 1, &on);
+                on.records = 0;
+                emit(s, cell.records - 1, &on);
             }
             let_go(s, &cell);
         }

@@ -117,11 +117,11 @@ def test_stores_into_the_data_region_are_the_copies_that_the_ledger_tells(
         assert 1 + told["copied_scatter"] / told["bytes"] == pytest.approx(ratio, abs=0.02)
 
 
-def calls_of(folder: Path, library: Path, command: list[str | Path], **more: str) -> list[Counter[str]]:
+def calls_of(folder: Path, library: Path, command: list[str | Path]) -> list[Counter[str]]:
     """Run a program with its calls counted; return the counts of each of its processes, in order of their end."""
     told = folder / "calls.txt"
     told.unlink(missing_ok=True)
-    run_checked(*command, MEGAPHONE_CALLS=str(told), LD_PRELOAD=str(library), **more)
+    run_checked(*command, MEGAPHONE_CALLS=str(told), LD_PRELOAD=str(library), PYTHONPATH=str(ROOT))
     return [
         Counter({name: int(value) for name, value in re.findall(r"(\w+)=(\d+)", line)})
         for line in told.read_text().splitlines()
@@ -187,7 +187,7 @@ def test_workers_of_a_run_map_no_memory_per_batch(tmp_path: Path, counting: Path
     for batches in (60, 600):
         command: list[str | Path] = [sys.executable, "-m", "megaphone", "exchange", "-w", "2", "--records",
                                      str(batches * BATCH_RECORDS), "--batch", str(BATCH_RECORDS)]
-        processes = calls_of(tmp_path, counting, command, PYTHONPATH=str(ROOT))
+        processes = calls_of(tmp_path, counting, command)
         assert len(processes) >= 3, "two workers and their parent"
         told.append(sum(processes, Counter()))
     few, many = told

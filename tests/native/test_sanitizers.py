@@ -25,7 +25,8 @@ from tests.native.building import (
     run_checked,
 )
 
-pytestmark = [pytest.mark.process, pytest.mark.timeout(900)]  # a machine that is busy with something else compiles slowly
+# A machine that is busy with something else compiles slowly.
+pytestmark = [pytest.mark.process, pytest.mark.timeout(900)]
 
 Record = Callable[[str, object], None]
 
@@ -114,8 +115,8 @@ def test_slots_as_threads_race_nowhere_for_minutes(races: Path, record_property:
 
 SHORT = (
     "tests/unit/shm/test_blocks.py", "tests/unit/state/test_stores.py", "tests/unit/dataflow/test_batches.py",
-    "tests/unit/dataflow/test_sending.py", "tests/unit/dataflow/test_hashing.py", "tests/unit/migration/test_stateful.py",
-    "tests/property/test_pending.py",
+    "tests/unit/dataflow/test_sending.py", "tests/unit/dataflow/test_hashing.py",
+    "tests/unit/migration/test_stateful.py", "tests/property/test_pending.py",
 )  # fmt: skip
 LONG = ("tests/unit/shm", "tests/unit/state", "tests/unit/dataflow", "tests/unit/migration", "tests/unit/observe",
         "tests/unit/workloads", "tests/property")  # fmt: skip
@@ -183,7 +184,8 @@ def test_the_extension_under_all_tests_touches_nothing_that_is_not_its_own(
 
 def test_a_kernel_that_writes_behind_a_users_array_is_seen(tree: Path) -> None:
     program = (
-        "import numpy\nfrom megaphone._core import ffi, lib\nkeys = numpy.zeros(100, 'u8')\nout = numpy.zeros(99, 'u8')\n"
+        "import numpy\nfrom megaphone._core import ffi, lib\n"
+        "keys, out = numpy.zeros(100, 'u8'), numpy.zeros(99, 'u8')\n"
         "lib.mp_hash_keys(ffi.from_buffer(keys), 8, 100, 1, 8, ffi.cast('uint64_t *', out.ctypes.data))\n"
     )
     with pytest.raises(AssertionError, match="heap-buffer-overflow"):

@@ -332,6 +332,16 @@ def _updates(random_: random.Random, plans: str, bin_shift: int, *, second: bool
     return tuple(updates)
 
 
+def _python(value: Any) -> str:
+    """Return a dataclass as Python without what has its default."""
+    if isinstance(value, tuple):
+        return f"({''.join(f'{_python(item)}, ' for item in value)})".replace(", )", ",)")
+    if not isinstance(value, Sending | Update | Hog | Epoch):
+        return repr(value)
+    given = [(entry.name, getattr(value, entry.name), entry.default) for entry in fields(value)]
+    return f"{type(value).__name__}({', '.join(f'{name}={_python(v)}' for name, v, default in given if v != default)})"
+
+
 def snippet(script: Script, simulation_seed: int) -> str:
     """Return a script as Python that a test can take: what differs from the defaults, and how it is run."""
     lines = [
@@ -339,7 +349,7 @@ def snippet(script: Script, simulation_seed: int) -> str:
         for entry in fields(Script)
         if entry.name != "epochs" and (entry.name == "seed" or getattr(script, entry.name) != entry.default)
     ]
-    epochs = [f"        {epoch!r}," for epoch in script.epochs]
+    epochs = [f"        {_python(epoch)}," for epoch in script.epochs]
     return "\n".join(
         ["check_in_simulation(Script(", *lines, "    epochs=(", *epochs, "    ),", f"), {simulation_seed})"]
     )

@@ -32,6 +32,13 @@ def size_of(script: Script) -> tuple[int, ...]:
 def smaller(script: Script) -> Iterator[Script]:
     """Yield scripts that are a little simpler, those that take most away first."""
     epochs = script.epochs
+    full = tuple(replace(epoch, sendings=tuple(s for s in epoch.sendings if s.records)) for epoch in epochs)
+    yield replace(script, epochs=tuple(epoch for epoch in full if epoch != Epoch()))
+    yield replace(script, epochs=full)
+    yield replace(script, epochs=tuple(replace(epoch, hogs=()) for epoch in epochs))
+    yield replace(script, epochs=tuple(replace(epoch, updates=()) for epoch in epochs))
+    yield replace(script, epochs=tuple(replace(epoch, updates=epoch.updates[:1]) for epoch in epochs))
+    yield replace(script, epochs=tuple(replace(epoch, sendings=epoch.sendings[:1]) for epoch in epochs))
     step = len(epochs)
     while step:
         for start in range(0, len(epochs), step):

@@ -42,7 +42,8 @@ def compile_objects(folder: Path, sources: Sequence[Path], flags: Sequence[str])
     """Compile each file by itself into a folder, on all cores."""
     folder.mkdir(parents=True, exist_ok=True)
     base = [compiler(), *CFLAGS, *flags, f"-I{ROOT / 'megaphone'}", f"-I{NATIVE}", "-c"]
-    objects = [folder / f"{source.stem}.o" for source in sources]
+    # Files of different layers may have the same name.
+    objects = [folder / f"{source.parent.name}_{source.stem}.o" for source in sources]
     waiting = list(zip(sources, objects, strict=True))
     running: list[subprocess.Popen[bytes]] = []
     failed = 0

@@ -167,7 +167,7 @@ static void send(mp_slot *s, uint32_t number) {
     if (variant() == OPEN) {
         for (uint32_t i = 1; i <= 2; i++) {
             mp_cell more = loan(s, SMALL);
-            fill(s, &more, 32 * i + number);
+            fill(s, &more, 16 * i + number);
             emit(s, i == 1 ? 2 : 1, &more);
             let_go(s, &more);
         }

@@ -493,17 +493,6 @@ static void model_check_end(void) {
                     (unsigned long long)mp_ref_row(world_control, slab));
 }
 
-static void fill_rings(void) {
-    for (uint32_t i = 0; i < n; i++) {
-        for (uint32_t j = 0; j < n; j++) {
-            if (i == j) continue;
-            *mp_ring_stage(world_slot[i], j) = (mp_cell){.kind = MP_CELL_PROGRESS, .cells = 13};
-            world_slot[i]->ring_staged[j] += 12;
-            mp_ring_publish(world_slot[i], j);
-        }
-    }
-}
-
 int main(int argc, char **argv) {
     if (argc < 6 || argc > 4 + SLOTS) return 2;
     for (const char *mode = argv[1]; *mode; mode++) {
@@ -537,7 +526,7 @@ int main(int argc, char **argv) {
         own.op[i].per_time = per_time || post_dates;
     }
     for (uint32_t b = 0; b < bins; b++) own.bin[b] = (bin_seen){.owner = first_owner(b), .resident = 1};
-    if (filled) fill_rings();
+    if (filled) world_fill_rings(13);
     world_begin();
     world_explore();
     world_report("in_message", in_message_states, "stashed", stashed_states);

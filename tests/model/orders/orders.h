@@ -242,6 +242,27 @@ static void hash_queue(hasher *x, const mp_slot *s, const mp_vec *v) {
         hash_cell(x, (const mp_cell *)mp_at(s, v->block) + (i & (v->capacity - 1)));
 }
 
+/* A message of `cells` cells in the ring to each peer, whose changes of counts add up to none: whoever sends before it is
+ * received finds so much less room. */
+static void world_fill_rings(uint32_t cells) {
+    for (uint32_t i = 0; i < world_slots; i++) {
+        for (uint32_t j = 0; j < world_slots; j++) {
+            if (i == j) continue;
+            mp_slot *s = world_slot[i];
+            const uint32_t changes = MP_CHANGES_FIRST - 1 + MP_CHANGES_MORE * (cells - 1);
+            uint64_t at = s->ring_staged[j];
+            mp_ring *ring = mp_ring_of(s, i, j);
+            *mp_ring_stage(s, j) = (mp_cell){.kind = MP_CELL_PROGRESS, .cells = (uint8_t)cells, .records = changes};
+            for (uint32_t k = 0; k < changes; k++) {
+                mp_change *change = (mp_change *)mp_ring_cell(s, ring, at + (k + 1) / 4) + (k + 1) % 4;
+                *change = (mp_change){.delta = k % 2 ? -1 : 1};
+            }
+            s->ring_staged[j] += cells - 1;
+            mp_ring_publish(s, j);
+        }
+    }
+}
+
 /* Messages between two slots that have not been taken out of the ring. */
 static void hash_ring(hasher *x, const mp_slot *s, uint32_t from, uint32_t to) {
     mp_ring *ring = mp_ring_of(s, from, to);

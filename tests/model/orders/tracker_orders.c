@@ -294,19 +294,6 @@ static void model_check_end(void) {
         for (uint32_t t = 0; t < TIMES; t++) WORLD_CHECK(own.truth[l][t] == 0, "the script is not over");
 }
 
-/* A message without changes that takes `fill` cells of each ring: whoever sends before it is received finds no room. */
-static void fill_rings(void) {
-    for (uint32_t i = 0; i < N; i++) {
-        for (uint32_t j = 0; j < N; j++) {
-            if (i == j) continue;
-            mp_cell *cell = mp_ring_stage(world_slot[i], j);
-            *cell = (mp_cell){.kind = MP_CELL_PROGRESS, .cells = (uint8_t)fill};
-            world_slot[i]->ring_staged[j] += fill - 1;
-            mp_ring_publish(world_slot[i], j);
-        }
-    }
-}
-
 int main(int argc, char **argv) {
     if (argc != 5 + N) return 2;
     loop_limit = (uint32_t)atoi(argv[1]);
@@ -329,7 +316,7 @@ int main(int argc, char **argv) {
         must(mp_times_update(world_slot[i], SOURCE_OUT, 0, holders), "mp_times_update");
         if (*script[i]) must(mp_held_start(world_slot[i], SOURCE_OUT), "mp_held_start");
     }
-    if (fill) fill_rings();
+    if (fill) world_fill_rings(fill);
     world_begin();
     world_explore();
     world_report("negative", negative_states, "backlog", backlog_states);

@@ -12,6 +12,8 @@
  *                  tail store, leaves blocks that are marked as sent and on no way: a walk over headers finds them.)
  * Variants         FULL: the ring has no room when the block is freed, and it waits in the queue. MUTUAL: both
  *                  free what the other has carved. PARKED: the carver sleeps, and is woken by what is flushed.
+ *                  HURRIED, HURRIED_FULL: the holder does what a worker does, and parks behind what it has freed: it
+ *                  must not sleep while there is room for it, and must be woken when there is.
  *                  TWICE: the same block is freed again: the process ends, with a line that says so. */
 #include "arena.h"
 
@@ -23,7 +25,7 @@
 #include "shm/vec.h"
 
 enum { PORT = 0, BLOCKS = 3, CARVER = 0, HOLDER = 1, FILL = 8 };
-enum { PLAIN = 0, FULL = 1, MUTUAL = 2, PARKED = 3, TWICE = 4 };
+enum { PLAIN = 0, FULL, MUTUAL, PARKED, TWICE, HURRIED, HURRIED_FULL };
 
 static struct ghost {
     uint64_t block[BLOCKS];    /* offsets; the last is slot 1's in MUTUAL */
@@ -62,7 +64,7 @@ static void setup(void) {
         ghost->block[i] = mp_block_alloc(mp_model_slot(ghost->carver[i]), 64 * (i + 1));
         MP_CHECK(ghost->block[i], "no memory");
     }
-    if (mp_model_now->variant != FULL) return;
+    if (mp_model_now->variant != FULL && mp_model_now->variant != HURRIED_FULL) return;
     mp_slot *s = mp_model_slot(HOLDER);
     mp_pool_of(HOLDER); /* what its handle allocates is its context's */
     for (uint32_t i = 0; i < FILL; i++) { /* what is left is the reserve of progress */
@@ -98,7 +100,13 @@ static int waits(const mp_slot *s) { return s->page->frees[1 - s->index].head !=
 static void give_all(mp_slot *s) {
     for (uint32_t i = 0; i < block_count(); i++)
         if (ghost->carver[i] != s->index) free_block(s->index, i);
-    for (;;) {
+    int is_hurried = mp_model_now->variant == HURRIED || mp_model_now->variant == HURRIED_FULL;
+    while (is_hurried && waits(s) && !mp_model_dead(1 - s->index)) {
+        mp_park(s, 0, MP_PARK_NS_MAX); /* a time-out would send them too, and late: there is none here */
+        uint64_t ready;
+        MP_CHECK(mp_step_begin(s, &ready) == 0, "mp_step_begin");
+    }
+    for (; !is_hurried;) {
         MP_CHECK(mp_flush(s) == 0, "mp_flush");
         if (!waits(s) || mp_model_dead(1 - s->index)) return;
         mp_model_await(room_or_dead, s->index);
@@ -233,5 +241,7 @@ MP_MODEL_LIST({.name = "frees", .variant = PLAIN, .size = 3, FREES},
               {.name = "frees_full_crash", .variant = FULL, .size = 2, .crash_budget = 1, FREES},
               {.name = "frees_mutual_crash", .variant = MUTUAL, .size = 2, .crash_budget = 1, FREES},
               {.name = "frees_parked", .variant = PARKED, .size = 2, FREES},
+              {.name = "frees_hurried", .variant = HURRIED, .size = 2, FREES},
+              {.name = "frees_hurried_full", .variant = HURRIED_FULL, .size = 2, FREES},
               {.name = "frees_large", .variant = MUTUAL, .size = 3, .crash_budget = 2, FREES},
               {.name = "frees_twice", .variant = TWICE, .size = 1, FREES})

@@ -195,17 +195,19 @@ static uint32_t stage_outbox(mp_slot *s, uint32_t peer) {
     return at;
 }
 
-static void flush_frees(mp_slot *s, uint32_t peer) {
-    uint64_t offset;
-    while (mp_ring_room(s, peer, 1 + MP_RING_RESERVED) >= 1 + MP_RING_RESERVED &&
-           mp_block_frees_take(s, peer, &offset, 1) == 1) {
+/* And for blocks on their way home. An offset has no number: rebuild.h tells those that have been published by the ring. */
+static uint32_t stage_frees(mp_slot *s, uint32_t peer) {
+    const mp_vec *v = &s->page->frees[peer];
+    uint32_t at = v->head;
+    while (at != v->tail && mp_ring_room(s, peer, 1 + MP_RING_RESERVED) >= 1 + MP_RING_RESERVED) {
         mp_cell *cell = mp_ring_stage(s, peer);
         memset(cell, 0, sizeof *cell);
         cell->kind = MP_CELL_FREE;
         cell->cells = 1;
-        cell->aux = offset;
+        cell->aux = *(const uint64_t *)mp_vec_entry(s, v, at++, sizeof cell->aux);
         mp_count(s, MP_BLOCK_FREES_SENT, 1);
     }
+    return at;
 }
 
 int mp_flush(mp_slot *s) {
@@ -217,9 +219,10 @@ int mp_flush(mp_slot *s) {
             continue;
         uint32_t head = stage_outbox(s, peer);
         int whole = stage_backlog(s, peer);
-        flush_frees(s, peer);
+        uint32_t sent = stage_frees(s, peer);
         send_staged(s, peer);
         s->page->outbox[peer].head = head;
+        s->page->frees[peer].head = sent;
         if (whole) forget_backlog(s, peer);
     }
     return 0;

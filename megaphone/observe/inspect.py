@@ -68,7 +68,7 @@ def inspect(
 
 
 def list_runs(*, width: int, as_json: bool = False) -> str:
-    """Return the runs that this user can see, one a line."""
+    """Return the runs that this user can see, one a line; no text where there are none."""
     found = [run for pid, region in runs() if (run := _described(pid, region)) is not None]
     return json.dumps(found, indent=1) + "\n" if as_json else render_runs(found, width)
 

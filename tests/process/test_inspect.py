@@ -227,3 +227,8 @@ def test_what_cannot_be_inspected_costs_one_line_and_exit_code_2() -> None:
             assert said in done.stderr
             assert len(done.stderr.splitlines()) == 1
         other.kill()
+        # Its parent has not taken note of its end yet.
+        wait_until(lambda: process_state(other.pid) == "ended")
+        ended = megaphone("inspect", str(other.pid))
+        assert ended.returncode == 2
+        assert f"process {other.pid} has ended" in ended.stderr

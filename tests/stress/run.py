@@ -35,7 +35,8 @@ def described(round_: Round, outcome: dict[str, Any], seconds: float) -> str:
     script = round_.script
     what = [script.memory, f"{script.ring_cells} cells", f"{script.store}/{script.hash}", f"2^{script.bin_shift} bins",
             script.transfer, "+".join(script.front) or "plain"]  # fmt: skip
-    what += [name for name in ("eager", "kernel", "wide", "payload", "second") if getattr(script, name)]
+    what += [name for name in ("eager", "kernel", "wide", "payload") if getattr(script, name)]
+    what += [f"second ({script.second_kind})"] * script.second
     what += ["post-dated"] * script.has_pending + [f"keeps {script.keep}"] * bool(script.keep)
     what += [f"recounts/{script.recount}"] * bool(script.recount)
     result = outcome.get("kind", "ok")

@@ -15,7 +15,7 @@ from megaphone.testing import Simulation
 from tests.stress import simulated
 from tests.stress.keeping import Keeper
 from tests.stress.oracle import Difference, Shown, compare, expect
-from tests.stress.records import BACK, stamps_of
+from tests.stress.records import BACK, after_loop, idents_of, stamps_of
 from tests.stress.script import Epoch, Script, Sending, Update, round_of, script_of, snippet
 from tests.stress.shrink import shrink, size_of
 from tests.stress.simulated import check_in_simulation, failure_of
@@ -37,7 +37,7 @@ SMALL = Script(
 
 @pytest.fixture(scope="module", autouse=True)
 def _only_what_is_new_is_collected() -> Iterator[None]:
-    """Keep what other tests have left out of the collector's sight: a keeper collects often, and each time all of it."""
+    """Keep what other tests have left out of the collector's sight: a keeper collects often, and all of it."""
     gc.collect()
     gc.freeze()
     yield
@@ -62,6 +62,17 @@ def test_a_script_survives_json_and_python(seed: int) -> None:
 @pytest.mark.parametrize("seed", [3, 8, 16, 19, 37])
 def test_a_script_shows_what_the_oracle_says_in_the_simulation(seed: int) -> None:
     assert check_in_simulation(script_of(seed), seed)["records"] >= 0
+
+
+@pytest.mark.parametrize("kind", ["unary", "machine", "consume"])
+@pytest.mark.parametrize("front", [("loop", "tee", "filter"), ("tee", "loop"), ("broadcast", "loop", "hold")])
+def test_every_kind_of_operator_shows_what_the_oracle_says(kind: str, front: tuple[str, ...]) -> None:
+    script = replace(SMALL, front=front, second_kind=kind)
+    rounds = after_loop(idents_of(Sending(0, 0, 40)), np.zeros(40, np.uint64))
+    assert rounds.max() > 1  # some go round more than once
+    for seed in range(3):
+        figures = check_in_simulation(script, seed)
+    assert figures["moves"] > 0
 
 
 def tampered(change: Callable[[list[Shown]], object], monkeypatch: pytest.MonkeyPatch, script: Script = SMALL) -> str:

@@ -113,7 +113,7 @@ def run(seconds: float, seed: int, say: Callable[[str], None], *, only: int | No
 
 
 def main() -> int:
-    """Run from the command line."""
+    """Run from the command line; 0: all rounds were right, 1: one failed, 2: usage, 130: Ctrl-C."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--seconds", type=float, default=300.0, help="no round begins later (300)")
     parser.add_argument("--seed", type=int, default=None, help="of all rounds; another one every time by default")
@@ -125,7 +125,13 @@ def main() -> int:
     def say(text: str) -> None:
         print(text, flush=True)
 
-    return run(given.seconds, seed, say, only=given.only, rounds=given.rounds)
+    if not given.seconds >= 0:
+        parser.error(f"argument --seconds: {given.seconds:g} is no time: give 0 for one round")
+    try:
+        return run(given.seconds, seed, say, only=given.only, rounds=given.rounds)
+    except KeyboardInterrupt:
+        say("interrupted")
+        return 130
 
 
 if __name__ == "__main__":

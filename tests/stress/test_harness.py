@@ -12,6 +12,7 @@ import pytest
 
 from megaphone.dataflow.graph import Graph
 from megaphone.testing import Simulation
+from tests.stress import run as stress
 from tests.stress import simulated
 from tests.stress.keeping import Keeper
 from tests.stress.oracle import Difference, Shown, compare, expect
@@ -196,3 +197,41 @@ def test_shrinking_takes_away_all_that_a_failure_does_not_need() -> None:
     assert fails(smallest)
     assert size_of(smallest)[:3] == (2, 10, 1)
     assert (smallest.front, smallest.second, smallest.keep, smallest.payload) == ((), False, 0, False)
+
+
+def test_what_the_simulation_shows_too_is_printed_as_a_small_script_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A failure that needs a state machine and a move, and nothing else."""
+    def picky(script: Script, parts: list[Shown]) -> dict[str, int]:
+        figures = compare(script, parts)
+        if script.second and script.second_kind == "machine" and figures["moves"]:
+            message = "as was asked for"
+            raise Difference(message)
+        return figures
+
+    monkeypatch.setattr(simulated, "compare", picky)
+    monkeypatch.setattr(stress, "SHRINK_SECONDS", 5.0)
+    said: list[str] = []
+    assert stress.replay(replace(SMALL, second_kind="machine", front=("loop", "tee")), said.append)
+    assert said[0] == "the Simulation shows it with seed 0: Difference: as was asked for"
+    assert said[1] == "the smallest script that fails: Difference: as was asked for"
+    assert "second_kind='machine'" in said[2]
+    assert "loop" not in said[2]
+    assert "Update(" in said[2]
+
+
+def test_ctrl_c_ends_rounds_with_a_word(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupt(*_: object, **__: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stress, "run", interrupt)
+    monkeypatch.setattr("sys.argv", ["run.py"])
+    assert stress.main() == 130
+    assert capsys.readouterr().out == "interrupted\n"
+
+
+@pytest.mark.parametrize("seconds", ["-1", "nan", "x"])
+def test_seconds_that_are_none_are_refused(seconds: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["run.py", "--seconds", seconds])
+    with pytest.raises(SystemExit) as ended:
+        stress.main()
+    assert ended.value.code == 2

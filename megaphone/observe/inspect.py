@@ -5,7 +5,7 @@
     inspect_attach   find the regions through /proc/PID/fd, open and map them read-only
     inspect_look     the core's figures as records (inspect.c, inspect_rows.c, audit.c)
     inspect_model    one plain object with everything
-    inspect_text     the same for people
+    inspect_text     the same for people; inspect_operator its part about bins
 """
 
 from __future__ import annotations

@@ -92,7 +92,7 @@ words:
   waiting    at F, the routing operator, until the configuration of their time is known
   stash      at S, the stateful operator, until no earlier record can come
   config     how many configurations of bins to workers are installed, and from which time the last one holds
-  torn       half done at this moment: a worker was stopped in the middle of it, which is no fault
+  in between half done at this moment, as a worker was stopped in the middle of it: no fault (torn, with --json)
 
 exit codes: 0 ok, 2 no such run, or one that cannot be looked at
 

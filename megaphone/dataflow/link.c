@@ -29,6 +29,7 @@ static int receive_data(mp_slot *s, const mp_cell *cell) {
     if (rc) return rc;
     if (cell->offset64) mp_ref_transfer(s, mp_slab_of(s, (uint64_t)cell->offset64 * 64));
     *queue_cell(s, inbox, inbox->tail) = *cell;
+    MP_IN_ORDER(); /* a message that counts is whole */
     inbox->tail++;
     inbox->staged = inbox->tail;
     set_ready(s, cell->location);

@@ -121,10 +121,14 @@ def test_instructions_of_many_messages_are_sent_whole_or_not_at_all() -> None:
             np.arange(1 << bin_shift, dtype=np.uint32), (1 - before).astype(np.uint32)
         )
         assert len(instructions.words) * 4 > 4 * slab_bytes
-        loans = []
-        with pytest.raises(SharedMemoryError):
+        loans: list[Any] = []
+
+        def take_all() -> None:
             while True:
                 loans.append(words.loan(slab_bytes // 8))
+
+        with pytest.raises(SharedMemoryError):
+            take_all()
         del loans[-2:]  # room for some of the messages
         with pytest.raises(SharedMemoryError):
             control.send_instructions(instructions)

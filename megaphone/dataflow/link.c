@@ -196,7 +196,7 @@ static uint32_t stage_outbox(mp_slot *s, uint32_t peer) {
     return at;
 }
 
-/* And for blocks on their way home. An offset has no number: rebuild.h tells those that have been published by the ring. */
+/* And for blocks on their way home. An offset has no number: rebuild.h tells by the ring which have been published. */
 static uint32_t stage_frees(mp_slot *s, uint32_t peer) {
     const mp_vec *v = &s->page->frees[peer];
     uint32_t at = v->head;

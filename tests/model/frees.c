@@ -161,7 +161,8 @@ static void run(uint32_t context) {
 static uint32_t in_queue(const mp_slot *s, uint32_t to, uint64_t offset) {
     const mp_vec *v = &s->page->frees[to];
     uint32_t found = 0;
-    for (uint32_t i = v->head + mp_frees_published(s, s->index, to, v); i != v->tail; i++) found += *(uint64_t *)mp_vec_entry(s, v, i, 8) == offset;
+    for (uint32_t i = v->head + mp_frees_published(s, s->index, to, v); i != v->tail; i++)
+        found += *(uint64_t *)mp_vec_entry(s, v, i, 8) == offset;
     return found;
 }
 
@@ -228,8 +229,9 @@ static void take_over(uint32_t dead) {
     uint64_t left = live_bytes_of(carver->index) - ghost->live_bytes[carver->index];
     /* The one that it was inside of is counted as freed or not. */
     uint64_t inside = ghost->inside[dead] ? 64 * ghost->inside[dead] : 0;
-    MP_CHECK(left == missing || left + inside == missing, "%llu bytes of slot %u have not come home, and %llu were not freed",
-             (unsigned long long)left, carver->index, (unsigned long long)missing);
+    MP_CHECK(left == missing || left + inside == missing,
+             "%llu bytes of slot %u have not come home, and %llu were not freed", (unsigned long long)left,
+             carver->index, (unsigned long long)missing);
 }
 
 static void final(void) {

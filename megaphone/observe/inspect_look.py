@@ -32,7 +32,9 @@ BINS_AT_ONCE: Final = 4096
 SUMMED_KINDS: Final = "uibf"
 MESSAGE: Final = 1
 """Kind of a cell that is a message; others carry progress."""
-_PORTS: Final = ("f_data", "f_control", "f_feedback", "s_data", "s_state", "s_out")
+_PORTS: Final = (
+    "f_data", "f_control", "f_feedback", "s_data", "s_state", "s_out", "f_data2", "f_control2", "f_feedback2", "s_data2"
+)  # fmt: skip
 _NO_ENTRY: Final = 2
 
 

@@ -5,8 +5,8 @@
     RoutedEntry   left ---> F ---data_out, state_out---> S      right ---> F right ---data_out---> S
     FixedEntry    left ---exchange---> S                        right ---exchange---> S
 
-S asks its entry for inputs, first owners and the core's description of both; the rest of it is the same for both, so that
-the plain variant of an operator runs the same definition, and what migration costs is the difference.
+S asks its entry for inputs, first owners and the core's description of them; the rest of it is the same, so that the plain
+variant of an operator runs the same definition, and what migration costs is the difference.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ class Entry(ABC):
     def _connect(self, applier: Operator) -> None:
         """Add the inputs; the left one's location comes before the right one's."""
 
-    def watch(self, out: OutputPort) -> None:
-        """Let F see the frontier of S's output; where there is no F, nothing watches it."""
+    def watch(self, out: OutputPort) -> None:  # noqa: B027 - where there is no F, nothing watches it
+        """Let F see the frontier of S's output."""
 
     @abstractmethod
     def owners(self, initial: Any) -> npt.NDArray[np.uint8]:  # noqa: ANN401 - array-like
@@ -77,9 +77,8 @@ class Entry(ABC):
 
     def ports(self, out: OutputPort) -> dict[str, int]:
         """Return the locations of both halves by the names that inspection has for them."""
-        left, *right = self.data
-        found = {"s_data": left.location, "s_out": out.location} | {"s_data2": port.location for port in right}
-        return found | ({"s_state": self.moved.location} if self.moved else {})
+        found = dict(zip(("s_data", "s_data2"), (port.location for port in self.data), strict=False))
+        return found | {"s_out": out.location} | ({"s_state": self.moved.location} if self.moved else {})
 
     def start(self, worker: Worker, out: OutputPort, owners: npt.NDArray[np.uint8]) -> Any:  # noqa: ANN401 - a cffi struct
         """Return S's ``mp_stateful`` with its ports, ready for ``mp_keyed_start``."""

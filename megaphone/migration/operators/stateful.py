@@ -94,11 +94,7 @@ def make_stateful(
     initial: Any = None,  # noqa: ANN401 - array-like
     plain: bool = False,
 ) -> StatefulStream:
-    """Build F and S: the common part of all stateful operators.
-
-    Args:
-        applier: class of S.
-        inputs: (stream, key) of the only input, or of left and right.
+    """Build F and S: the common part of all stateful operators, of one input or of left and right, (stream, key) each.
 
     Raises:
         GraphError: something does not fit; the message names the operator and the user's line.
@@ -128,8 +124,8 @@ def make_entry(
         GraphError: something does not fit; the message names the operator and the user's line.
     """
     graph = inputs[0][0].graph
-    if not isinstance(bin_shift, int) or not 1 <= bin_shift <= 20:
-        raise graph_error(name, f"bin_shift {bin_shift!r}: use 1 to 20, for 2 to 2**20 bins")
+    if wrong := _wrong_bins(bin_shift):
+        raise graph_error(name, wrong)
     keyings = tuple(Keying(key, hash, bin_shift) for _, key in inputs)
     if plain:
         if control is not None:
@@ -159,6 +155,11 @@ def graph_error(name: str, wrong: str) -> GraphError:
 
 def _wrong_control(control: Any) -> str:  # noqa: ANN401 - whatever a user may give
     return "" if isinstance(control, Control) else f"control={control!r} is none: make one with graph.control(...)"
+
+
+def _wrong_bins(bin_shift: Any) -> str:  # noqa: ANN401 - as above
+    is_one = isinstance(bin_shift, int) and 1 <= bin_shift <= 20
+    return "" if is_one else f"bin_shift {bin_shift!r}: use 1 to 20, for 2 to 2**20 bins"
 
 
 def _wrong_option(
@@ -222,6 +223,6 @@ def stateful_unary(
 
 
 __all__ = [
-    "BIN_SHIFT_DEFAULT", "FUEL_RECORDS", "BinaryFold", "Fold", "FoldContext", "Stateful", "StatefulStream", "graph_error",
-    "make_entry", "make_stateful", "stateful_unary",
+    "BIN_SHIFT_DEFAULT", "FUEL_RECORDS", "BinaryFold", "Fold", "FoldContext", "Stateful", "StatefulStream",
+    "graph_error", "make_entry", "make_stateful", "stateful_unary",
 ]  # fmt: skip

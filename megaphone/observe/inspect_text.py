@@ -177,6 +177,11 @@ def _store(operator: dict[str, Any]) -> str:
     store = operator["store"]
     values = ", ".join(f"{column['name']} {column['dtype']}" for column in store["columns"])
     kind = "array" if store["kind"] == "dense" else "hash table"
+    if store["kind"] == "pickled":
+        return f"objects of {store['key']}, pickled"
+    if "list" in store:
+        values = ", ".join(f"{column['name']} {column['dtype']}" for column in store["list"])
+        return f"lists of {store['key']} -> {values} of each row"
     return f"{kind} of {store['key']} -> {values}"
 
 
@@ -243,9 +248,7 @@ def _bins(operator: dict[str, Any], width: int, slot: int | None, *, every_bin: 
     ]  # fmt: skip
     if every_bin or len(bins) <= BINS_SHOWN:
         columns = [Column("bin"), Column("owner"), Column("where", text=True), Column("generation", rank=1), *figures]
-        rows = [
-            [str(e["bin"]), str(e["owner"]), _where(e), str(e["generation"]), *_figures([e], summed)] for e in bins
-        ]
+        rows = [[str(e["bin"]), str(e["owner"]), _where(e), str(e["generation"]), *_figures([e], summed)] for e in bins]
         return ["Bins of " + operator["name"], *table(columns, rows, width)] if rows else []
     groups: dict[tuple[int, bool], list[dict[str, Any]]] = defaultdict(list)
     for entry in bins:

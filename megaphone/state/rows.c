@@ -161,12 +161,26 @@ typedef struct mp_writing { /* keys on their way into lists, hashed and prefetch
     mp_key key[MP_WINDOW];
 } mp_writing;
 
+/* The last cell of a list, for keys that lie where they are looked for first; a hint, so a growing table is left out. */
+MP_PREFETCHER mp_writing_cell(mp_slot *s, const mp_store *store, const mp_writing *w, uint64_t i) {
+    const mp_bin *b = mp_bin_at(s, store, w->bin_id[i % MP_WINDOW]);
+    const uint64_t word = w->key[i % MP_WINDOW].word;
+    if (!mp_bin_mine(s, (mp_bin *)(uintptr_t)b) || !(b->flags & MP_BIN_PLAIN) || !b->block[MP_BLOCK_ARENA]) return;
+    uint8_t *row = (uint8_t *)mp_at(s, b->block[MP_BLOCK_TABLE]) +
+                   mp_table_home(mp_table_place(store, word), b->capacity) * store->row_bytes;
+    if (*(const uint64_t *)row != word) row += store->row_bytes; /* there is one: see mp_table_total */
+    const mp_list *list = mp_list_of(store, row);
+    if (*(const uint64_t *)row == word && word != MP_EMPTY && list->count)
+        __builtin_prefetch(mp_arena_cell(s, mp_arena_of(s, b), list->tail), 1);
+}
+
 static mp_bin *mp_writing_at(mp_slot *s, const mp_store *store, mp_writing *w, uint64_t i, mp_outcome *why) {
     for (; w->ahead < w->n && w->ahead <= i + MP_AHEAD; w->ahead++) {
         mp_key key = w->key[w->ahead % MP_WINDOW] = mp_keys_at(store, &w->keys, w->ahead);
         uint32_t bin_id = w->bin_id[w->ahead % MP_WINDOW] = mp_keys_bin(store, &w->keys, &key, w->ahead);
         mp_rows_prefetch(s, store, mp_bin_at(s, store, bin_id), &key);
     }
+    if (i + MP_AHEAD / 2 < w->ahead) mp_writing_cell(s, store, w, i + MP_AHEAD / 2);
     mp_bin *b = mp_bin_at(s, store, w->bin_id[i % MP_WINDOW]);
     why->bin_id = w->bin_id[i % MP_WINDOW];
     if (mp_bin_mine(s, b)) return b;

@@ -14,7 +14,7 @@ from tests.nexmark import running
 from tests.nexmark.events import LATE, events, streams_of
 from tests.nexmark.oracle import Streams, difference, expected
 from tests.nexmark.reference import Events
-from tests.nexmark.runner import SCENARIOS, Scenario, check, definition, joined, play, shared
+from tests.nexmark.runner import SCENARIOS, Scenario, check, definition, generated, joined, play, shared
 
 QUERIES = ("q3", "q4", "q6", "q8")
 
@@ -68,22 +68,21 @@ class EachTick:
 
     def __init__(self, run: Scenario, control: Any, probes: list[Any], duration: int) -> None:
         del probes, duration
-        self._control, self._run, self.maps = control, run, 0
-        self._last = -1
+        self._control, self._run = control, run
+        self.times: list[int] = []
         self.finished = True
+        MOVERS.append(self)
 
     def move(self) -> None:
-        if self._control.closed or self._control.time == self._last:
+        now = self._control.time
+        if self._control.closed or now in self.times[-1:]:
             return
-        self._last = self._control.time
-        self.maps += 1
-        slots = self._run.slots
-        self._control.send_instructions([Move(b, (b + self.maps) % slots) for b in range(1 << self._run.bin_shift)])
-        MADE.append(self._last)
+        self.times.append(now)
+        owner = [(b + len(self.times)) % self._run.slots for b in range(1 << self._run.bin_shift)]
+        self._control.send_instructions([Move(b, o) for b, o in enumerate(owner)])
 
 
-MADE: list[int] = []
-"""Times at which every bin has changed its owner."""
+MOVERS: list[EachTick] = []
 
 
 @pytest.mark.parametrize("transfer", ["handover", "copy"])
@@ -93,7 +92,7 @@ def test_auctions_close_rightly_though_every_bin_moves_between_their_start_and_t
     query: str, slots: int, transfer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tests.nexmark.runner.Mover", EachTick)
-    MADE.clear()
+    MOVERS.clear()
     run = Scenario(
         query, True, slots, "random", transfer, ("exact", "fast")[slots % 2], seed=slots, in_flight=50,
         tick=100_000_000, bin_shift=3,
@@ -101,14 +100,12 @@ def test_auctions_close_rightly_though_every_bin_moves_between_their_start_and_t
     seen: list[list[Streams]] = []
 
     def noted(run: Scenario) -> list[Streams]:
-        from tests.nexmark.runner import generated
-
         seen.append(generated(run))
         return seen[-1]
 
     outcome = check(run, generate=noted)  # nothing lost, doubled or late
     # A plan with a map at each tick between the first and the last: any auction that closes in them was moved.
-    made = np.array(MADE)
+    made = np.array(MOVERS[0].times)
     assert (np.diff(made) == run.tick).all()
     assert outcome.moved == len(made) * (2 << run.bin_shift)  # of the operators that close and that average
     auction = joined(seen[0])["auction"]
@@ -125,7 +122,8 @@ def test_auctions_close_rightly_though_every_bin_moves_between_their_start_and_t
 
 
 @pytest.mark.parametrize(
-    ("queries", "workers"), [("q4-flex q6-flex", 2), ("q3-flex q8 q4", 3), ("q6 q8-flex q3 q5-flex", 2), ("q4 q4-flex", 2)]
+    ("queries", "workers"),
+    [("q4-flex q6-flex", 2), ("q3-flex q8 q4", 3), ("q6 q8-flex q3 q5-flex", 2), ("q4 q4-flex", 2)],
 )
 def test_queries_of_one_run_do_not_disturb_each_other(queries: str, workers: int) -> None:
     asked = running.settings_of(queries, workers=workers, seed=workers)

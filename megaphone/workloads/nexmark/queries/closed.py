@@ -2,7 +2,7 @@
 
 ::
 
-    auction --F by id-------> S: ask[id], begins, expires ... --at the tick in which it expires--> (expires, id, ..., price)
+    auction --F by id-------> S: ask[id], begins, expires ... --when it expires--> (expires, id, ..., price)
     bid ------F by auction--> S: raises ask
 
 The winner of an auction is the bid with the highest price, of those not below the reserve, made at a date with
@@ -12,10 +12,10 @@ highest bid after it.
 
 What the order of folds makes simple (an event's logical time is its tick, a monotone function of its date):
 
-* A valid bid has a tick not before its auction's, and at one tick auctions go first.  So a bid whose auction is unknown
-  is early, late, or for nothing, and never counts: no bid waits.
-* A valid bid has a tick before the auction's closing, which is the first tick not before ``expires``.  Bids of that tick
-  and of later ones may be folded earlier than the closing; their dates tell.
+* A valid bid has a tick not before its auction's, and at one tick auctions go first.  So a bid whose auction is
+  unknown is early, late, or for nothing, and never counts: no bid waits.
+* A valid bid has a tick before that of the auction's closing, which is the first one not before ``expires``.  Bids of
+  that tick and of later ones may be folded earlier than the closing; their dates tell.
 
 An auction waits for its closing as a post-dated record in its bin, and moves with it; at the closing its row goes.
 """

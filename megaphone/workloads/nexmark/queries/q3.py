@@ -76,7 +76,8 @@ def _sell(tick: int, context: Any) -> None:  # noqa: ANN401 - a BinaryContext
     there, first = context.state.first(seller)
     known = there & (first["auction"] == _PERSON)
     met, wait = np.flatnonzero(known), np.flatnonzero(~known)
-    _send(tick, context, np.maximum(date[met], first["date_time"][met]), {n: first[n][met] for n in _ABOUT}, auction[met])
+    time = np.maximum(date[met], first["date_time"][met])
+    _send(tick, context, time, {name: first[name][met] for name in _ABOUT}, auction[met])
     row = {"auction": auction[wait], "date_time": date[wait], **dict.fromkeys(_ABOUT, 0)}
     context.state.append(seller[wait], row)
 

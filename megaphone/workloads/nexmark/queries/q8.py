@@ -51,8 +51,8 @@ def _meet(events: Streams, context: Any) -> None:  # noqa: ANN401 - a BinaryCont
     A window's events may be in several calls, and a call may have several windows; of one key windows come in order.
     """
     person, seller = context.left_column("id"), context.right_column("seller")
-    key, date = np.concatenate([person, seller]), np.concatenate([context.left_column("date_time"),
-                                                                  context.right_column("date_time")])  # fmt: skip
+    key = np.concatenate([person, seller])
+    date = np.concatenate([context.left_column("date_time"), context.right_column("date_time")])
     size = np.uint64(events.windows.q8)
     window = (date // size + np.uint64(1)) * size
     came = date.copy()

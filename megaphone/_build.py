@@ -145,8 +145,8 @@ def make_ffi(package: Path) -> FFI:
             ("MP_EXTRA_CFLAGS", '"' + extra_cflags.replace("\\", "\\\\").replace('"', '\\"') + '"'),
         ],
         extra_compile_args=[*CFLAGS, *shlex.split(extra_cflags)],
-        # Sanitizers want their flags when linking, too; the others do no harm there.
-        extra_link_args=shlex.split(extra_cflags),
+        # Sanitizers want their flags when linking, too; the others do no harm there. NEXMark's prices need powf.
+        extra_link_args=["-lm", *shlex.split(extra_cflags)],
     )
     return ffi
 

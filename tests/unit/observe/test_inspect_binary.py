@@ -125,7 +125,8 @@ def test_what_inspect_says_names_all_ports_and_balances_what_was_sent(build: Cal
         text = "\n".join(render(model, width=200).splitlines())
     if build is joining:
         assert {"join.left", "join.state", "join.right", "join.out"} <= names
-        assert {"join.route.data", "join.route.state_out", "join.route-right.data", "join.route-right.data_out"} <= names
+        assert {"join.route.data", "join.route.state_out"} <= names
+        assert {"join.route-right.data", "join.route-right.feedback", "join.route-right.data_out"} <= names
         assert "join.route-right.state_out" not in names
     else:
         assert {"spread.data", "spread.state", "spread.out"} <= names
@@ -171,6 +172,7 @@ def test_a_map_of_a_right_input_that_is_not_the_left_ones_is_found() -> None:
 def test_a_capability_of_a_right_input_that_is_wrong_is_told_by_a_recount() -> None:
     with RecountedSimulation(joining, slots=SLOTS, seed=1, memory="16M") as simulation:
         joined_at_rest(simulation)
+        assert isinstance(simulation, RecountedSimulation)
         (worker, *_) = simulation.recounting
         worker.recount()
         scribble().waiting_time_right(worker.slot)[0] = 7

@@ -112,7 +112,13 @@ class Driver:
         gap_ns: rest between two steps.
         first_time: the input's time at the start; times on the plan's scale are relative to it.
         warm_at: without a duration, the position at which the warm-up ends.
+
+    Attributes:
+        lift: added to logical times where the plan is on another scale: above all that a plan can name, so that the
+            clock or the position alone says when a step is due.
     """
+
+    lift: int = 0
 
     def __init__(
         self,
@@ -135,6 +141,7 @@ class Driver:
         self.step_ns = None if rate is None else max(1, round(1e9 / rate))
         self.duration_ns = duration_ns
         self.first_time = first_time
+        self._offset = self.lift - first_time
         self.control = control if control is not None and not control.closed else None
         self.pacer = Pacer(plan, gap_ns) if plan is not None and self.control is not None else None
         self.warmer = warmer
@@ -277,7 +284,7 @@ class Driver:
         assert pacer is not None
         assert control is not None
         frontier = self.probe.frontier()
-        scale = NEVER if frontier == NEVER else max(0, frontier - self.first_time)
+        scale = NEVER if frontier == NEVER else max(0, frontier + self._offset)
         done = pacer.completed(scale, now)
         if done is not None and self.notes:
             note = self.notes[-1]
@@ -293,7 +300,7 @@ class Driver:
         due_at = pacer.next_time_ns
         if due_at is None or file_time < due_at:
             return
-        step = pacer.due(max(0, control.time - self.first_time), scale, now)
+        step = pacer.due(max(0, control.time + self._offset), scale, now)
         if step is None:
             return
         record = pacer.record(pacer.sent_count - 1)

@@ -1,5 +1,7 @@
-"""Runs of the shipped queries in the Simulation: the run's own dataflow and source, steps and migrations in an order
-from a seed."""
+"""A whole run in the Simulation: the dataflow, source and sinks that ship, several queries at once, in a seeded order.
+
+``runner`` plays one query at a time and plans of every kind; this is for what a run adds to the queries.
+"""
 
 from __future__ import annotations
 
@@ -63,13 +65,17 @@ class Run:
         settings: of the run, with ``events``.
         seed: of the order of steps, of the sizes of batches and of what moves.
         moves: change the owner of every bin so many times, at times from the seed.
-        copy_from: see Simulation.
+        **options: of the Simulation.
+
+    Attributes:
+        rows: columns by query.
+        moved: bins that have changed their owner, counted as often as they did.
     """
 
     def __init__(self, settings: NexmarkSettings, seed: int = 0, moves: int = 0, **options: Any) -> None:
         self.settings, self.random = settings, random.Random(seed)
-        self.moved = 0
-        with Simulation(partial(build, settings), settings.workers, seed, **({"memory": "64M"} | options)) as self.simulation:
+        given = {"memory": "64M"} | options
+        with Simulation(partial(build, settings), settings.workers, seed, **given) as self.simulation:
             self.sources = [
                 EventSource(settings, index, handles.inputs) for index, handles in enumerate(self.simulation.handles)
             ]
@@ -82,12 +88,6 @@ class Run:
                 )
                 for name in settings.query_names
             }
-            self.left = {
-                operator.name: operator.state.live()
-                for handles, worker in zip(self.simulation.handles, self.simulation.workers, strict=True)
-                for operator in worker.graph.operators
-                if getattr(operator, "state", None) is not None and hasattr(operator.state, "live")
-            } if False else {}
 
     def _send_all(self, moves: int) -> None:
         draw, settings = self.random, self.settings

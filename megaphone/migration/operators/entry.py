@@ -5,8 +5,8 @@
     RoutedEntry   left ---> F ---data_out, state_out---> S      right ---> F right ---data_out---> S
     FixedEntry    left ---exchange---> S                        right ---exchange---> S
 
-S asks its entry for inputs, first owners and the core's description of them; the rest of it is the same, so that the plain
-variant of an operator runs the same definition, and what migration costs is the difference.
+S asks its entry for inputs, first owners and the core's description of them; the rest of it is the same, so that the
+plain variant of an operator runs the same definition, and what migration costs is the difference.
 """
 
 from __future__ import annotations

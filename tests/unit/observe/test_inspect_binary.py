@@ -11,6 +11,7 @@ import pytest
 
 from megaphone._core import lib
 from megaphone.dataflow.graph import Graph
+from megaphone.dataflow.hashing import hash_keys
 from megaphone.errors import InternalError
 from megaphone.migration.control import Move
 from megaphone.migration.operators.applying import Applier
@@ -26,7 +27,23 @@ from tests.unit.observe.test_inspect_law import look_at
 SLOTS, BINS = 3, 8
 
 
-def joining(graph: Graph, transfer: str = "handover") -> Any:
+LOOK: list[Callable[[], None]] = []
+"""What a function for a key calls, in the middle of an activation of F."""
+
+
+def hashed(batch: Any) -> Any:
+    """Return the hashes of a batch, having looked."""
+    for look in LOOK:
+        look()
+    return hash_keys(batch["k"], "mix", 3)
+
+
+def joining_by_function(graph: Graph) -> Any:
+    """The same with functions for keys."""
+    return joining(graph, keys=hashed)
+
+
+def joining(graph: Graph, keys: Any = "k") -> Any:
     """Two inputs whose records are counted by key."""
     left, left_stream = graph.input("left", {"k": "u8"})
     right, right_stream = graph.input("right", {"id": "u8", "k": "u8"})
@@ -37,8 +54,8 @@ def joining(graph: Graph, transfer: str = "handover") -> Any:
             context.output.send({"k": segment["k"], "n": context.state.add_emit(segment["k"])}, time=segment.time)
 
     counts = left_stream.stateful_binary(
-        right_stream, left_key="k", right_key="k", state=HashTable("u8", {"n": "u8"}), fold=fold,
-        columns={"k": "u8", "n": "u8"}, control=control, bin_shift=3, transfer=transfer, name="join",
+        right_stream, left_key=keys, right_key=keys, state=HashTable("u8", {"n": "u8"}), fold=fold,
+        columns={"k": "u8", "n": "u8"}, control=control, bin_shift=3, name="join",
     )  # fmt: skip
     return (left, right), control, counts, counts.probe()
 
@@ -66,7 +83,7 @@ def play(simulation: Simulation, chance: random.Random, at: int) -> None:
             handle.advance_to(at)
 
 
-@pytest.mark.parametrize("build", [joining, passing])
+@pytest.mark.parametrize("build", [joining, joining_by_function, passing])
 def test_records_of_all_inputs_bins_and_maps_add_up_at_every_step_and_in_every_fold(
     build: Callable[[Graph], Any], monkeypatch: pytest.MonkeyPatch, record_property: Callable[[str, object], None]
 ) -> None:
@@ -79,6 +96,7 @@ def test_records_of_all_inputs_bins_and_maps_add_up_at_every_step_and_in_every_f
         looks["all"] += 1
         looks["migrating"] += audit["migrating"]
         looks["odd"] += audit["odd"] != 0
+        looks["in_f2"] += audit["in_f2"] != 0
 
     def look_and_apply(self: Applier, context: Any) -> None:
         check()
@@ -86,6 +104,7 @@ def test_records_of_all_inputs_bins_and_maps_add_up_at_every_step_and_in_every_f
         check()
 
     monkeypatch.setattr(Applier, "apply", look_and_apply)
+    monkeypatch.setattr("tests.unit.observe.test_inspect_binary.LOOK", [check])
     chance = random.Random(3)
     with Simulation(build, slots=SLOTS, seed=5, memory="16M") as simulation:
         simulations.append(simulation)
@@ -105,6 +124,7 @@ def test_records_of_all_inputs_bins_and_maps_add_up_at_every_step_and_in_every_f
         assert simulation.counter("bins_in") > 20
     assert looks["migrating"] > looks["all"] / 20
     assert build is passing or looks["odd"] > looks["all"] / 20
+    assert build is not joining_by_function or looks["in_f2"] > looks["all"] / 20
     record_property("states", looks["all"])
 
 
@@ -125,7 +145,8 @@ def test_what_inspect_says_names_all_ports_and_balances_what_was_sent(build: Cal
         text = "\n".join(render(model, width=200).splitlines())
     if build is joining:
         assert {"join.left", "join.state", "join.right", "join.out"} <= names
-        assert {"join.route.data", "join.route.state_out", "join.route-right.data", "join.route-right.data_out"} <= names
+        assert {"join.route.data", "join.route.state_out"} <= names
+        assert {"join.route-right.data", "join.route-right.feedback", "join.route-right.data_out"} <= names
         assert "join.route-right.state_out" not in names
     else:
         assert {"spread.data", "spread.state", "spread.out"} <= names
@@ -171,6 +192,7 @@ def test_a_map_of_a_right_input_that_is_not_the_left_ones_is_found() -> None:
 def test_a_capability_of_a_right_input_that_is_wrong_is_told_by_a_recount() -> None:
     with RecountedSimulation(joining, slots=SLOTS, seed=1, memory="16M") as simulation:
         joined_at_rest(simulation)
+        assert isinstance(simulation, RecountedSimulation)
         (worker, *_) = simulation.recounting
         worker.recount()
         scribble().waiting_time_right(worker.slot)[0] = 7

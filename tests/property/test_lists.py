@@ -194,7 +194,10 @@ class ListMachine(BinsMachine):
                     access.replace(self.keys_of(part), np.arange(len(part) + 1) * length, columns_of(numbers))
                 except SharedMemoryError:
                     counts = access.counts(self.keys_of(part)).tolist()
-                    new = [count == length and len(self.model.get(i, [])) != length for i, count in zip(part, counts, strict=True)]
+                    new = [
+                        count == length and len(self.model.get(i, [])) != length
+                        for i, count in zip(part, counts, strict=True)
+                    ]
                     done = len(part) if all(new) else new.index(False)
                     assert counts[done:] == [len(self.model.get(i, [])) for i in part[done:]]
                 else:

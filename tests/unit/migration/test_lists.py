@@ -164,7 +164,6 @@ def test_objects_move_with_their_bins_3w(transfer: str, kind: str) -> None:
 @pytest.mark.parametrize("transfer", ["handover", "copy"])
 def test_a_bin_of_many_pages_arrives_whole(transfer: str) -> None:
     """One bin with an arena far larger than a message, and lists with free cells between them."""
-
     build = build_of("u8", transfer, Rows("u8", {"id": "u8", "low": "u1"}), append_and_count)
     with RecountedSimulation(build, slots=SLOTS, seed=7, memory="64M", late=False) as simulation:
         handles = simulation.handles
@@ -260,7 +259,8 @@ def test_a_mistake_in_a_fold_names_the_operator_and_the_cure(state: Any, fold: A
 def test_a_state_machine_has_a_row_per_key() -> None:
     def build(graph: Graph) -> Any:
         _, stream = graph.input("words", {"k": "u8"})
-        return stream.stateful_state_machine(key="k", state=Rows("u8", "u8"), fold=lambda g: g, columns={"k": "u8"})
+        fold: Any = append_and_count
+        return stream.stateful_state_machine(key="k", state=Rows("u8", "u8"), fold=fold, columns={"k": "u8"})
 
     with pytest.raises(GraphError, match="state is Rows: a state machine has a row per key"):
         Simulation(build, slots=1)

@@ -15,7 +15,7 @@ from megaphone.dataflow.graph import Graph
 from megaphone.observe.inspect_look import sum_of
 from megaphone.observe.inspect_model import model_of
 from megaphone.observe.inspect_text import render
-from megaphone.state.stores import Pickled, Rows, Store
+from megaphone.state.stores import Pickled, Rows
 from megaphone.testing import Simulation
 from tests.unit.observe.test_inspect_law import look_at
 
@@ -23,7 +23,7 @@ ARENA_WORD = 32 + 8 * 2
 """Where a bin names its arena: bin.h."""
 
 
-def running(store: Store) -> Simulation:
+def running(store: Rows | Pickled) -> Simulation:
     def build(graph: Graph) -> Any:
         words, stream = graph.input("words", {"k": "u8"})
         lists = stream.stateful_unary(
@@ -64,7 +64,7 @@ def test_keys_rows_and_bytes_are_told_at_every_stage_of_growth(rows: Simulation)
         (Pickled("u8"), "objects of uint64, pickled", "sum of pickled bytes"),
     ],
 )
-def test_people_are_told_what_it_is_and_how_much(store: Store, told: str, counted: str) -> None:
+def test_people_are_told_what_it_is_and_how_much(store: Rows | Pickled, told: str, counted: str) -> None:
     with running(store) as simulation:
         state = simulation.handles[0][1].state
         keys = np.arange(10, dtype=np.uint64)

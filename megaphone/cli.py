@@ -167,7 +167,8 @@ def _inspect(arguments: argparse.Namespace) -> None:
     width = inspect.terminal_width()
     given = vars(arguments)
     if given["pid"] is None:
-        _say([inspect.list_runs(width=width, as_json=given.get("json", False))])
+        listed = inspect.list_runs(width=width, as_json=given.get("json", False))
+        _say([listed]) if listed else _talk("megaphone: no run can be seen from here")
         return
     _say(
         [

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import subprocess
 import sys
@@ -103,6 +104,10 @@ def main() -> int:
     parser.add_argument("--repeat", type=int, default=15, help="runs of each (default 15)")
     parser.add_argument("--seconds", type=float, default=3.0, help="about how long a run is (default 3)")
     arguments = parser.parse_args()
+    if arguments.repeat < 1:
+        parser.error(f"argument --repeat: {arguments.repeat} runs measure nothing: give 1 or more")
+    if not 0 < arguments.seconds < math.inf:
+        parser.error(f"argument --seconds: {arguments.seconds:g} is no length of a run: give a number above 0")
     try:
         measure(arguments.ref, arguments.repeat, arguments.seconds)
     except MegaphoneError as error:

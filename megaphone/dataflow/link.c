@@ -29,6 +29,7 @@ static int receive_data(mp_slot *s, const mp_cell *cell) {
     if (rc) return rc;
     if (cell->offset64) mp_ref_transfer(s, mp_slab_of(s, (uint64_t)cell->offset64 * 64));
     *queue_cell(s, inbox, inbox->tail) = *cell;
+    MP_IN_ORDER(); /* a message that counts is whole */
     inbox->tail++;
     inbox->staged = inbox->tail;
     set_ready(s, cell->location);
@@ -195,17 +196,19 @@ static uint32_t stage_outbox(mp_slot *s, uint32_t peer) {
     return at;
 }
 
-static void flush_frees(mp_slot *s, uint32_t peer) {
-    uint64_t offset;
-    while (mp_ring_room(s, peer, 1 + MP_RING_RESERVED) >= 1 + MP_RING_RESERVED &&
-           mp_block_frees_take(s, peer, &offset, 1) == 1) {
+/* And for blocks on their way home. An offset has no number: rebuild.h tells by the ring which have been published. */
+static uint32_t stage_frees(mp_slot *s, uint32_t peer) {
+    const mp_vec *v = &s->page->frees[peer];
+    uint32_t at = v->head;
+    while (at != v->tail && mp_ring_room(s, peer, 1 + MP_RING_RESERVED) >= 1 + MP_RING_RESERVED) {
         mp_cell *cell = mp_ring_stage(s, peer);
         memset(cell, 0, sizeof *cell);
         cell->kind = MP_CELL_FREE;
         cell->cells = 1;
-        cell->aux = offset;
+        cell->aux = *(const uint64_t *)mp_vec_entry(s, v, at++, sizeof cell->aux);
         mp_count(s, MP_BLOCK_FREES_SENT, 1);
     }
+    return at;
 }
 
 int mp_flush(mp_slot *s) {
@@ -217,9 +220,10 @@ int mp_flush(mp_slot *s) {
             continue;
         uint32_t head = stage_outbox(s, peer);
         int whole = stage_backlog(s, peer);
-        flush_frees(s, peer);
+        uint32_t sent = stage_frees(s, peer);
         send_staged(s, peer);
         s->page->outbox[peer].head = head;
+        s->page->frees[peer].head = sent;
         if (whole) forget_backlog(s, peer);
     }
     return 0;

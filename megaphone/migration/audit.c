@@ -136,7 +136,8 @@ static int name_frees(naming *n, uint32_t slot, uint32_t peer) {
     mp_vec frees;
     if (mp_vec_look(look, &mp_page_of(look, slot)->frees[peer], sizeof(uint64_t), &frees)) return -EPROTO;
     name(n, slot, frees.block);
-    for (uint32_t i = frees.head; i != frees.tail; i++)
+    /* Those that are in the ring as well are named by that, or are home. */
+    for (uint32_t i = frees.head + mp_frees_published(look, slot, peer, &frees); i != frees.tail; i++)
         name_sent(n, slot, *(const uint64_t *)mp_vec_entry(look, &frees, i, sizeof(uint64_t)));
     if (peer == slot) return 0;
     mp_ring *ring = mp_ring_of(look, slot, peer);

@@ -57,7 +57,11 @@ static int update_note(mp_slot *s, mp_stateful *op, uint64_t time) {
     }
     int rc = mp_vec_reserve(s, &k->updates, 1, sizeof(mp_update));
     if (rc) return rc;
+    /* One that counts is whole: the last goes behind itself first, and for that moment is there twice. */
+    *update_at(s, k, count) = count > at ? *update_at(s, k, count - 1) : (mp_update){.time = time};
+    MP_IN_ORDER();
     k->updates.tail++;
+    MP_IN_ORDER();
     for (uint32_t i = count; i > at; i--) *update_at(s, k, i) = *update_at(s, k, i - 1);
     *update_at(s, k, at) = (mp_update){.time = time};
     return mp_capability(s, op->f_state_out, time, 1);

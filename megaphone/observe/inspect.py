@@ -5,7 +5,7 @@
     inspect_attach   find the regions through /proc/PID/fd, open and map them read-only
     inspect_look     the core's figures as records (inspect.c, inspect_rows.c, audit.c)
     inspect_model    one plain object with everything
-    inspect_text     the same for people
+    inspect_text     the same for people; inspect_operator its part about bins
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def inspect(
 
 
 def list_runs(*, width: int, as_json: bool = False) -> str:
-    """Return the runs that this user can see, one a line."""
+    """Return the runs that this user can see, one a line; no text where there are none."""
     found = [run for pid, region in runs() if (run := _described(pid, region)) is not None]
     return json.dumps(found, indent=1) + "\n" if as_json else render_runs(found, width)
 

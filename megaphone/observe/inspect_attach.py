@@ -158,7 +158,9 @@ def regions_of(pid: int) -> list[Region]:
         message = f"there is no process {pid}: `megaphone inspect` without a number lists the runs"
         raise InspectError(message) from None
     except PermissionError:
-        message = f"process {pid} is another user's: inspect it as that user, or as root"
+        # Root is refused where a container has taken its rights away.
+        cure = "inspect it as that user, or as root" if os.geteuid() else "inspect it from outside this container"
+        message = f"process {pid} is another user's, or protected: {cure}"
         raise InspectError(message) from None
     return list(found.values())
 
@@ -224,7 +226,8 @@ def _controls(regions: list[Region]) -> list[Region]:
 
 def _choose(pid: int, controls: list[Region], fd: int | None) -> Region:
     if not controls:
-        message = f"process {pid} is no run of megaphone: `megaphone inspect` without a number lists the runs"
+        is_what = "has ended" if process_state(pid) == "ended" else "is no run of megaphone"
+        message = f"process {pid} {is_what}: `megaphone inspect` without a number lists the runs"
         raise InspectError(message)
     if fd is not None:
         # The same segment may be open more than once.

@@ -65,8 +65,8 @@ def model_of(look: Look, moment: Moment | None, *, content: bool = True) -> dict
             violations.append(f"{stateful.name}: and {audit['findings'] - len(audit.findings)} more")
         if audit["bins_between"]:
             torn.append(
-                f"{stateful.name}: {audit['bins_between']} bins change hands at this moment, in an activation that has "
-                "not published"
+                f"{stateful.name}: {plural(audit['bins_between'], 'bin')} on the point of changing hands, in an "
+                "activation that has not published"
             )
     balance = _balance(look, slots, audits)
     if balance is not None and balance["wrong"]:
@@ -104,7 +104,7 @@ def _run(look: Look, moment: Moment | None, slots: list[dict[str, Any]]) -> dict
     return {
         "pid": about["pid"],
         "command": about["command"],
-        "started": about["started"],
+        "started_s": about["started"],
         "age_s": max(0.0, at - about["started"]),
         "workers": look.slots,
         "still": True if moment is None else moment.still,
@@ -227,9 +227,9 @@ def _stateful(
     growing = [entry["bin"] for entry in bins if "growth" in entry["torn"]]
     unread = [entry["bin"] for entry in bins if "unreadable" in entry["torn"]]
     if growing:
-        torn.append(f"{stateful.name}: bin {_listed(growing)} just begins a larger table; the old one was read")
+        torn.append(f"{stateful.name}: {_listed(growing)}: a larger table was just begun; the old one was read")
     if unread:
-        torn.append(f"{stateful.name}: bin {_listed(unread)} has a block that could not be read: it was changing")
+        torn.append(f"{stateful.name}: {_listed(unread)}: a block could not be read, as it was changing")
     return {
         "name": stateful.name,
         "bins_count": stateful.bin_count,
@@ -264,10 +264,10 @@ def _half(look: Look, stateful: Stateful, slot: int, roots: Records) -> dict[str
             heaps[name + suffix] = queue_sum(roots[mine])
     return {
         "slot": slot,
-        "started": bool(half.started),
+        "is_started": bool(half.started),
         "configuration": int(half.active_number),
         "configuration_time": int(half.active_time),
-        "updates": [{"time": at, "complete": built} for at, built in look.updates(stateful, slot)],
+        "configurations_to_come": [{"time": at, "complete": built} for at, built in look.updates(stateful, slot)],
         "copying": bool(half.copying),
         "applied_records": int(half.applied_records),
         "applied_last": int(half.applied_last),
@@ -298,10 +298,10 @@ def _bins(look: Look, stateful: Stateful, *, content: bool) -> list[dict[str, An
                     "bin": first + index, "owner": int(record["owner"]), "resident": bool(record["resident"]),
                     "generation": int(record["generation"]),
                     "keys": int(record["keys"] if content else record["live"]), "bytes": int(record["bytes"]),
-                    "updates": int(record["updates"]), "sums": totals if content else None,
-                    "pending": int(record["pending"]),
+                    "applied_records": int(record["updates"]), "sums": totals if content else None,
+                    "pending_records": int(record["pending"]),
                     "pending_time": time_of(record["pending_time"]) if record["pending"] else None,
-                    "time_last": int(record["time_last"]), "torn": torn,
+                    "time_last_before_move": int(record["time_last"]), "torn": torn,
                 }
             )  # fmt: skip
     return bins
@@ -348,6 +348,15 @@ def _balance(look: Look, slots: list[dict[str, Any]], audits: list[Audit]) -> di
 # -- words -------------------------------------------------------------------------------------------------------------
 
 
+def plural(count: int, word: str) -> str:
+    """Return a count with what is counted, in one or in many.
+
+    >>> plural(1, "bin"), plural(1200, "bin")
+    ('1 bin', '1,200 bins')
+    """
+    return f"{count:,} {word}{'' if count == 1 else 's'}"
+
+
 def describe(stateful: Stateful, found: Finding) -> str:
     """Return a finding as a sentence."""
     texts: Mapping[int, str] = {
@@ -370,7 +379,8 @@ def describe(stateful: Stateful, found: Finding) -> str:
 
 def _listed(numbers: Iterable[int], most: int = 8) -> str:
     known = list(numbers)
-    return ", ".join(map(str, known[:most])) + (f" and {len(known) - most} more" if len(known) > most else "")
+    word = "bin " if len(known) == 1 else "bins "
+    return word + ", ".join(map(str, known[:most])) + (f" and {len(known) - most} more" if len(known) > most else "")
 
 
-__all__ = ["describe", "model_of", "queue_sum", "time_of"]
+__all__ = ["describe", "model_of", "plural", "queue_sum", "time_of"]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
+
+from megaphone.observe.units import format_count
 
 INDENT: Final = "  "
 
@@ -25,7 +28,7 @@ class Column:
 
 
 def table(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int, indent: str = INDENT) -> list[str]:
-    """Return rows under their header; columns of the highest rank give way, then the last text column is cut short."""
+    """Return rows under their header; columns of the highest rank give way, then the widest text is cut short."""
     shown = list(range(len(columns)))
     widths = [max(len(columns[i].title), *(len(row[i]) for row in rows)) for i in range(len(columns))]
 
@@ -36,7 +39,8 @@ def table(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int, 
         shown.remove(max(i for i in shown if columns[i].rank == rank))
     texts = [i for i in shown if columns[i].text]
     if total() > width and texts:
-        widths[texts[-1]] = max(8, widths[texts[-1]] - (total() - width))
+        widest = max(texts, key=lambda i: widths[i])
+        widths[widest] = max(8, widths[widest] - (total() - width))
     lines = []
     for row in ([column.title for column in columns], *rows):
         cells = [
@@ -72,3 +76,13 @@ def number_runs(numbers: Sequence[int], width: int) -> str:
         parts.append(f"{first}" if end - at == 1 else f"{first}-{last}" + (f" by {step}" if step != 1 else ""))
         at = end
     return shortened(", ".join(parts), width)
+
+
+def wrapped(text: str, width: int, first: str = INDENT, following: str = INDENT) -> list[str]:
+    """Return the lines of a text that is too long for one."""
+    return textwrap.wrap(text, width, initial_indent=first, subsequent_indent=following, break_on_hyphens=False)
+
+
+def time_text(value: int | None, never: str = "-") -> str:
+    """Return a time, with thousands marked; None has a word of its own."""
+    return never if value is None else format_count(value)

@@ -61,7 +61,7 @@ void mp_model_after(const volatile void *word, uint32_t bytes, const char *funct
 /* What a crash or a stop shows is what this process has stored, in the order of its instructions: here the compiler
  * keeps the stores above it before those below it. No instruction. -DMP_MODEL_STOPS makes it a point as well. */
 #ifdef MP_MODEL_STOPS
-#define MP_IN_ORDER() mp_model_point(NULL, 1)
+#define MP_IN_ORDER() mp_model_point(NULL, 0, 1, __func__, __LINE__)
 #else
 #define MP_IN_ORDER() atomic_signal_fence(memory_order_seq_cst)
 #endif

@@ -43,11 +43,12 @@ static int has_work(const mp_slot *s) {
         /* The head is this slot's own. */
         if (mp_ring_tail(ring) != MP_LOAD_RELAXED(&ring->head)) return 1;
     }
-    /* A peer that took messages makes room for what waits in the outbox or the backlog. Room counts as well that this
-     * slot has reaped since it last tried to send them: nobody else will tell of it. */
+    /* A peer that took messages makes room for what waits in the outbox, the backlog or the queue of frees. Room counts as
+     * well that this slot has reaped since it last tried to send them: nobody else will tell of it. */
     const mp_page *page = s->page;
     for (uint32_t to = 0; to < s->slots; to++) {
-        uint32_t messages = mp_vec_count(&page->outbox[to]), changes = mp_vec_count(&page->backlog[to]);
+        uint32_t messages = mp_vec_count(&page->outbox[to]) + mp_vec_count(&page->frees[to]);
+        uint32_t changes = mp_vec_count(&page->backlog[to]);
         if (messages == 0 && changes == 0) continue;
         mp_ring *ring = mp_ring_of(s, s->index, to);
         uint64_t head = MP_LOAD_ACQUIRE(&ring->head);

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "shm/block_inside.h"
+#include "shm/ring.h"
 #include "shm/vec.h"
 
 #define IN_THIS_ORDER() atomic_signal_fence(memory_order_seq_cst)
@@ -144,6 +145,38 @@ static int rebuild_span(mp_slot *s, const leased *run, rebuilding *r, mp_differe
     return 0;
 }
 
+static int names_free(const mp_slot *look, mp_ring *ring, uint64_t offset) {
+    uint64_t tail = mp_ring_tail(ring), at = ring->reaped;
+    if (tail - at > look->header->limits.ring_cells) return 0;
+    while (at != tail) {
+        const mp_cell *cell = mp_ring_cell(look, ring, at);
+        if (cell->kind == MP_CELL_FREE && cell->aux == offset) return 1;
+        if (cell->cells == 0 || cell->cells > tail - at) return 0;
+        at += cell->cells;
+    }
+    return 0;
+}
+
+uint32_t mp_frees_published(const mp_slot *look, uint32_t slot, uint32_t peer, const mp_vec *frees) {
+    if (peer == slot) return 0;
+    mp_ring *ring = mp_ring_of(look, slot, peer);
+    uint32_t count = 0;
+    while (count < mp_vec_count(frees) &&
+           names_free(look, ring, *(const uint64_t *)mp_vec_entry(look, frees, frees->head + count, sizeof(uint64_t))))
+        count++;
+    return count;
+}
+
+static int rebuild_frees(mp_slot *s, mp_difference *out) {
+    for (uint32_t peer = 0; peer < s->slots; peer++) {
+        mp_vec frees;
+        if (mp_vec_look(s, &s->page->frees[peer], sizeof(uint64_t), &frees))
+            return mp_differ_broken(out, s->index, frees.block);
+        s->page->frees[peer].head += mp_frees_published(s, s->index, peer, &frees);
+    }
+    return 0;
+}
+
 int mp_blocks_rebuild(mp_slot *s, mp_difference *out) {
     rebuilding r = {.span_before = 0};
     leased run = {0};
@@ -162,7 +195,7 @@ int mp_blocks_rebuild(mp_slot *s, mp_difference *out) {
     }
     if (rc) return mp_differ_broken(out, s->index, run.chunk);
     MP_STORE_RELAXED(&s->page->counters[MP_BLOCK_LIVE_BYTES], r.live_bytes);
-    return 0;
+    return rebuild_frees(s, out);
 }
 
 int mp_blocks_recount(const mp_slot *s, mp_difference *out) {

@@ -11,7 +11,7 @@
  * Not derivable, and forgotten by a rebuild: which slab is open and how far it is filled (it is closed, and serves again
  * when nothing names it), the order of slab_list, how far a span was committed beyond its last header.
  * What a crash leaves in between is finished: leases that no run covers and runs whose span was never laid out go back,
- * a top that was cut while its chunks were not grows again.
+ * a top that was cut while its chunks were not grows again, offsets on their way home that were published are forgotten.
  * Owner     the slot: its process, or the one that takes it over. Other slots may run: of what is written here they only
  *           see lease words. A live or sent block, its header's bytes and state included, is never written.
  * Crash     nothing that is true is written before its last reader here has seen it, so a rebuild that was interrupted
@@ -56,6 +56,11 @@ int mp_slabs_recount(const mp_slot *s, mp_difference *out);
 int mp_blocks_rebuild(mp_slot *s, mp_difference *out);
 int mp_slabs_rebuild(mp_slot *s, mp_difference *out);
 /* cdef end */
+
+/* How many of the first offsets that wait for `peer` have been published already: a slot that was stopped between that
+ * and forgetting them has them in queue and ring. Exact, because the slot reaps all cells that it has seen taken before
+ * it can hold, and free, such a block again. */
+uint32_t mp_frees_published(const mp_slot *look, uint32_t slot, uint32_t peer, const mp_vec *frees);
 
 /* Every block of a slot that is not free, in no order but that of addresses within a span; stops at the first call that
  * returns not 0, and returns that. Needs headers that chain: mp_blocks_recount says whether they do. */

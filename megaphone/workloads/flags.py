@@ -83,7 +83,18 @@ _INSPECT_ABOUT = """\
 Attach to a run, read-only, and show what its shared memory says: bins, queues, rings, frontiers,
 what is only half done and what cannot be. Without a number: list the runs that can be seen."""
 _INSPECT_EPILOG = """\
-Figures of a run that goes on are of different moments; those of a run whose workers are stopped are exact.
+Figures of a run that goes on are of different moments; those of a run whose workers are stopped are exact:
+kill -STOP the workers, not the program, and kill -CONT them afterwards. Lines are as wide as the terminal
+(COLUMNS says otherwise), and columns that do not fit are left out; --json has everything.
+
+words:
+  applied    records that are in the state; post-dated ones wait in their bin for their time
+  waiting    at F, the routing operator, until the configuration of their time is known
+  stash      at S, the stateful operator, until no earlier record can come
+  config     how many configurations of bins to workers are installed, and from which time the last one holds
+  in between half done at this moment, as a worker was stopped in the middle of it: no fault (torn, with --json)
+
+exit codes: 0 ok, 2 no such run, or one that cannot be looked at
 
 examples:
   megaphone inspect                      the runs of this machine

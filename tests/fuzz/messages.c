@@ -50,6 +50,7 @@ static uint64_t state_make(chance *luck) {
     mp_limits limits = {.slots = SLOTS, .ring_cells = 64, .data_bytes = DATA_BYTES, .chunk_bytes = CHUNK_BYTES,
                         .slab_bytes = SLAB_BYTES, .locations = PORTS, .paths = PORTS};
     memset(memory.control, 0, control_bytes);
+    memset(memory.data, 0, DATA_BYTES); /* as a new region: no headers of blocks that another state has left */
     REQUIRE(mp_control_init(memory.control, &limits) == 0, "limits");
     const uint32_t index[PORTS + 1] = {0, 0, 1, 2, 3, 4}, from[4] = {OUT, OUT, OUT, OUT};
     const uint64_t steps[4] = {0};

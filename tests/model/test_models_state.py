@@ -34,6 +34,8 @@ SMALL = {
     "frees_full": 250,
     "frees_mutual": 300,
     "frees_parked": 200,
+    "frees_hurried": 150,
+    "frees_hurried_full": 250,
     "frees_crash": 250,
     "frees_full_crash": 400,
     "frees_mutual_crash": 600,

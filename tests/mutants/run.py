@@ -252,8 +252,11 @@ def select(mutants: list[Mutant], names: list[str], reference: str | None) -> li
     if reference is None:
         return mutants
     changed = changed_files(reference)
-    chosen = concerned(mutants, changed) if changed is not None else []
-    return chosen or sample(mutants, _git("rev-parse", "HEAD") or "")
+    if chosen := concerned(mutants, changed) if changed is not None else []:
+        return chosen
+    why = "is HEAD, or no commit here" if changed is None else "differs by nothing that a mutant is about"
+    print(f"{reference} {why}: trying {SAMPLE} others", file=sys.stderr)
+    return sample(mutants, _git("rev-parse", "HEAD") or "")
 
 
 # -- what is said ----------------------------------------------------------------------------------------------------
@@ -308,20 +311,24 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the same here")
     options = parser.parse_args(arguments)
+    if options.jobs < 1:
+        parser.error(f"argument --jobs: {options.jobs} copies try nothing: give 1 or more")
     mutants = select(read_mutants(FOLDER), options.names, options.changed)
     if not mutants:
         print(f"no mutant of {FOLDER} has such a name", file=sys.stderr)
         return 2
+    # TERM leaves no more behind than Ctrl-C does: neither copies nor the tests that run in them.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     # Mutants crash: that is no reason to fill the disk.
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix=f"{PACKAGE}-mutants-") as folder:
-        verdicts = Runner(Path(folder), max(1, options.jobs)).run(mutants)
+        verdicts = Runner(Path(folder), options.jobs).run(mutants)
     print(table(mutants, verdicts))
     caught = sum(verdict.caught for verdict in verdicts.values())
     errors = sum(bool(verdict.error) for verdict in verdicts.values())
     print(
-        f"{len(mutants)} mutants, {caught} caught, {len(mutants) - caught - errors} survived"
+        f"{len(mutants)} mutant{'s' * (len(mutants) != 1)}, {caught} caught, {len(mutants) - caught - errors} survived"
         f"{f', {errors} could not be tried' if errors else ''}, {time.monotonic() - start:.0f} s"
     )
     if options.json:

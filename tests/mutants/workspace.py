@@ -8,12 +8,14 @@ them; and because the hash of the sources is one of them, the check at import ho
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import runpy
 import shlex
 import shutil
 import subprocess
+import sys
 import sysconfig
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -111,7 +113,9 @@ class Builder:
                 ffi = runpy.run_path(str(package / "_build.py"))["make_ffi"](package)
                 _, _, _, options = ffi._assigned_source
                 wrapper = self.kept / f"core-{key}.c"
-                ffi.emit_c_code(str(wrapper))
+                # cffi says what it generates on standard output, where the table belongs.
+                with contextlib.redirect_stdout(sys.stderr):
+                    ffi.emit_c_code(str(wrapper))
                 self._recipes[key] = Recipe(
                     wrapper,
                     tuple(str(Path(source).relative_to(tree)) for source in options["sources"]),

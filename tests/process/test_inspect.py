@@ -171,8 +171,16 @@ def megaphone(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=90, check=False, env=environment)
 
 
+def sent_records(run: Run) -> int:
+    """Return what the inputs of a run have sent so far."""
+    look, moment = run.attachment.look()
+    return sum(slot["counters"]["input_records"] for slot in model_of(look, moment, content=False)["slots"])
+
+
 def test_the_command_shows_a_stopped_run_by_the_number_of_any_of_its_processes(tmp_path: Path) -> None:
     with running(tmp_path, 2) as run:
+        # A worker that runs need not have sent anything yet.
+        wait_until(lambda: sent_records(run) > 0)
         with run.stopped():
             texts = [megaphone("inspect", str(pid)).stdout for pid in (run.process.pid, *run.pids)]
             told = json.loads(megaphone("inspect", str(run.pids[1]), "--json").stdout)
@@ -227,3 +235,8 @@ def test_what_cannot_be_inspected_costs_one_line_and_exit_code_2() -> None:
             assert said in done.stderr
             assert len(done.stderr.splitlines()) == 1
         other.kill()
+        # Its parent has not taken note of its end yet.
+        wait_until(lambda: process_state(other.pid) == "ended")
+        ended = megaphone("inspect", str(other.pid))
+        assert ended.returncode == 2
+        assert f"process {other.pid} has ended" in ended.stderr

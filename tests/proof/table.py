@@ -157,12 +157,16 @@ def run_checks(checks: Iterable[str]) -> tuple[int, Tally]:
 
 
 def main() -> int:
-    """Run the checks and print the table."""
+    """Run the checks and print the table; 0: all is well, 1: something failed or survived, 2: no such file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--mutants", type=Path, help="what tests/mutants/run.py --json wrote")
     arguments = parser.parse_args()
     invariants = read_invariants(FILE.read_text())
-    mutants: list[dict[str, Any]] = json.loads(arguments.mutants.read_text()) if arguments.mutants else []
+    try:
+        mutants: list[dict[str, Any]] = json.loads(arguments.mutants.read_text()) if arguments.mutants else []
+    except (OSError, ValueError) as error:
+        sys.stderr.write(f"proof: {arguments.mutants}: {error}: make it with python -m tests.mutants.run --json FILE\n")
+        return 2
     code, tally = run_checks(check for invariant in invariants for check in invariant.checks)
     write_table(sys.stdout, invariants, tally, mutants)
     failed = sorted({line for invariant in invariants for check in invariant.checks for line in tally.of(check).failed})

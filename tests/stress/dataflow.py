@@ -5,12 +5,8 @@
     words ─ front ... ─> count (F, S: bins move) ─> see ─> [ again (F, S) ─> see ] ─> probe
               └ tee ─> side: exchange ─> broadcast? ─> see
 
-    front   map filter  rows pass, copied, handed on, or some of them
-            hold        batches are kept until their time is complete, then forwarded
-            exchange    by the hash of the id
-            split       two ways and together again
-            broadcast   to everybody, so that each record counts once per worker
-            tee         the stream goes on, and to a branch of its own beside it
+    front   see front.py
+    again   a fold, a state machine, or one whose input is looked at and post-dated first
 """
 
 from __future__ import annotations
@@ -28,7 +24,6 @@ from megaphone.dataflow.graph import Graph
 from megaphone.dataflow.operators.input import Input
 from megaphone.dataflow.operators.probe import Probe
 from megaphone.dataflow.operators.unary import Output
-from megaphone.dataflow.operators.unary_frontier import FrontierInput, FrontierOutput
 from megaphone.dataflow.stream import Stream
 from megaphone.dataflow.worker import Worker
 from megaphone.errors import SharedMemoryError
@@ -36,12 +31,14 @@ from megaphone.migration import plan
 from megaphone.migration.control import Instruction, encode
 from megaphone.migration.operators.control import Control
 from megaphone.migration.operators.fold_context import FoldContext, taken
+from megaphone.migration.operators.state_machine import KeyGroups, Transition
 from megaphone.migration.operators.stateful import StatefulStream
 from megaphone.migration.pacing import Pacer
 from megaphone.shm.limits import SLABS_PER_CHUNK_MIN
 from megaphone.state.stores import DenseArray, HashTable
+from tests.stress.front import front
 from tests.stress.keeping import Keeper
-from tests.stress.records import BACK, DTYPES, U64, columns_of, mix, numbers_of_keys, passes, schema_of, times_of
+from tests.stress.records import BACK, DTYPES, U64, columns_of, mix, numbers_of_keys, put_off, schema_of, times_of
 from tests.stress.script import SECOND_KEYS, SECOND_SHIFT, Hog, Script, Sending
 
 CONTROLLER: Final = 0
@@ -91,7 +88,7 @@ def build(graph: Graph, text: str, *, threaded: bool) -> Handles:
     side = Seen(("id",))
     beside: list[Stream] = []
     for place, name in enumerate(script.front):
-        stream = _front(stream, name, place, keeper, beside)
+        stream = front(stream, name, place, keeper, beside)
     controls = [graph.control(words, lead=script.lead, name=f"control{stage}") for stage in range(1 + script.second)]
     counted, seen = _count(stream, script, controls[0], keeper)
     counts = [counted]
@@ -99,60 +96,11 @@ def build(graph: Graph, text: str, *, threaded: bool) -> Handles:
     out: Stream = counted.unary(seen, name="see")
     if script.second:
         again = out.map(_groups if not script.kernel else _groups_of_counts, columns={"g": "u8"}, name="groups")
-        counts.append(
-            again.stateful_unary(
-                key="g", state=HashTable("u8", {"n": "u8"}), fold=_add_groups, columns={"g": "u8", "n": "u8"},
-                control=controls[1], bin_shift=SECOND_SHIFT, initial=script.first_owner(1), name="again",
-                transfer="copy" if script.transfer == "handover" else "handover",
-            )
-        )  # fmt: skip
+        counts.append(_again(again, script, controls[1]))
         out = counts[1].unary(second, name="see again")
     for branch in beside:
         branch.exchange("stamp").inspect(keeper.offer).unary(side, name="see side")
     return Handles(words, controls, counts, out.probe(), keeper, seen, second, side)
-
-
-def _front(stream: Stream, name: str, place: int, keeper: Keeper, beside: list[Stream]) -> Stream:
-    label = f"{name}{place}"
-    if name == "map":
-        return stream.inspect(keeper.offer).map(_same if place % 2 else _handed_on, name=label)
-    if name == "filter":
-        return stream.filter(_passes, name=label)
-    if name == "exchange":
-        return stream.exchange("id", name=label).inspect(keeper.offer, name=f"look{place}")
-    if name == "broadcast":
-        return stream.broadcast(name=label).inspect(keeper.offer, name=f"look{place}")
-    if name == "split":
-        odd, even = stream.partition(2, _parity, name=label)
-        return odd.concat(even)
-    if name == "hold":
-        return stream.unary_frontier(_hold, name=label)
-    beside.append(stream)
-    return stream
-
-
-def _same(batch: Batch) -> dict[str, Any]:
-    return batch.own()
-
-
-def _handed_on(batch: Batch) -> dict[str, Any]:
-    return batch.columns()
-
-
-def _passes(batch: Batch) -> Any:
-    return passes(batch["id"])
-
-
-def _parity(batch: Batch) -> Any:
-    return (batch["stamp"] & np.uint64(1)).astype(np.uint8)
-
-
-def _hold(source: FrontierInput, output: FrontierOutput, notificator: Any) -> None:
-    for batch in source:
-        notificator.notify_at(output.capability(), batch)
-    for _, batches in notificator:
-        for batch in batches:
-            output.forward(batch)
 
 
 def _groups(batch: Batch) -> dict[str, Any]:
@@ -163,8 +111,36 @@ def _groups_of_counts(batch: Batch) -> dict[str, Any]:
     return {"g": mix(batch["n"]) % np.uint64(SECOND_KEYS)}
 
 
+def _again(stream: Stream, script: Script, control: Control) -> StatefulStream:
+    """Count groups; each kind of operator must show the same counts, one of them at other times."""
+    declared: dict[str, Any] = {
+        "key": "g", "state": HashTable("u8", {"n": "u8"}), "columns": {"g": "u8", "n": "u8"}, "control": control,
+        "bin_shift": SECOND_SHIFT, "initial": script.first_owner(1), "name": "again", "per_time": script.per_time,
+        "transfer": "copy" if script.transfer == "handover" else "handover",
+    }  # fmt: skip
+    if script.second_kind == "machine":
+        return stream.stateful_state_machine(fold=_count_machine, **declared)
+    if script.second_kind == "consume":
+        return stream.stateful_unary_input(consume=_put_off, fold=_add_groups, pending={"g": "u8"}, **declared)
+    return stream.stateful_unary(fold=_add_groups, **declared)
+
+
 def _add_groups(context: FoldContext) -> None:
     context.add_emit("g")
+
+
+def _count_machine(groups: KeyGroups) -> Transition:
+    before = np.repeat(groups.state["n"], groups.counts)
+    place = np.arange(len(before)) - np.repeat(groups.offsets[:-1], groups.counts)
+    return Transition(
+        state={"n": groups.state["n"] + groups.counts.astype(np.uint64)},
+        outputs={"g": np.repeat(groups.keys, groups.counts), "n": before + place.astype(np.uint64) + np.uint64(1)},
+    )
+
+
+def _put_off(context: FoldContext) -> None:
+    groups = context.column("g")
+    context.post_date({"g": groups}, put_off(context.times, groups))
 
 
 def _count(stream: Stream, script: Script, control: Control, keeper: Keeper) -> tuple[StatefulStream, Seen]:

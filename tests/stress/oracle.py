@@ -16,6 +16,7 @@ from megaphone.migration.control import decode_into
 from tests.stress.records import (
     BACK,
     U64,
+    after_loop,
     delays_of,
     idents_of,
     keys_of,
@@ -23,6 +24,7 @@ from tests.stress.records import (
     numbers_of,
     numbers_of_keys,
     passes,
+    put_off,
     sendings_of,
     stamps_of,
     times_of,
@@ -62,9 +64,12 @@ def expect(script: Script) -> Expected:
         idents = idents_of(sending)
         kept = np.flatnonzero(passes(idents)) if "filter" in script.front else np.arange(len(idents))
         first = (np.uint64(sending.slot % script.workers) << np.uint64(56)) + (np.uint64(place) << np.uint64(28))
+        times_in = times_of(sending, epoch)
+        if "loop" in script.front:
+            times_in = after_loop(idents, times_in)
         for column, values in zip(
             columns,
-            (idents, times_of(sending, epoch), first + np.arange(len(idents), dtype=np.uint64), delays_of(sending)),
+            (idents, times_in, first + np.arange(len(idents), dtype=np.uint64), delays_of(sending)),
             strict=True,
         ):
             column.append(values[kept])
@@ -166,8 +171,9 @@ def _compare_second(script: Script, expected: Expected, parts: list[Shown]) -> N
     times, groups, running = _all(parts, "second")
     source = expected.running if script.kernel else expected.idents
     wanted = mix(source) % np.uint64(SECOND_KEYS)
-    order = np.lexsort((expected.times, wanted))
-    wanted, at = wanted[order], expected.times[order]
+    times_in = put_off(expected.times, wanted) if script.second_kind == "consume" else expected.times
+    order = np.lexsort((times_in, wanted))
+    wanted, at = wanted[order], times_in[order]
     first = np.searchsorted(wanted, wanted, "left")
     counts = np.arange(len(wanted)) - first + 1
     _equal("second counts", "time,group,n", (times, groups, running), (at, wanted, counts.astype(np.uint64)))
@@ -182,7 +188,8 @@ def _compare_side(script: Script, parts: list[Shown]) -> None:
         ids = idents_of(sending)
         kept = passes(ids) if "filter" in script.front[:place] else np.ones(len(ids), np.bool_)
         idents.append(ids[kept])
-        times.append(times_of(sending, epoch)[kept])
+        at = times_of(sending, epoch)
+        times.append((after_loop(ids, at) if "loop" in script.front[:place] else at)[kept])
     copies = script.workers if "broadcast" in script.front[:place] else 1
     wanted = (np.repeat(np.concatenate(times), copies), np.repeat(np.concatenate(idents), copies))
     shown = _all(parts, "side")

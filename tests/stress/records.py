@@ -118,6 +118,26 @@ def passes(idents: U64) -> npt.NDArray[np.bool_]:
     return passing
 
 
+def goes_round(idents: U64, times: U64) -> npt.NDArray[np.bool_]:
+    """Return which records a loop sends round once more at their time."""
+    going: npt.NDArray[np.bool_] = mix(idents ^ mix(times), 9) % np.uint64(3) == 0
+    return going
+
+
+def after_loop(idents: U64, times: U64) -> U64:
+    """Return the time at which each record leaves a loop that adds 1 to it."""
+    times = times.copy()
+    going = np.arange(len(idents))
+    while len(going := going[goes_round(idents[going], times[going])]):
+        times[going] += np.uint64(1)
+    return times
+
+
+def put_off(times: U64, groups: U64) -> U64:
+    """Return the time to which a record is post-dated before it is counted by group."""
+    return times + mix(groups ^ mix(times), 10) % np.uint64(3)
+
+
 def wrong_in(idents: U64, stamps: U64 | None, payload: BytesColumn | None) -> str:
     """Return what of a batch is not as it was sent; empty when all is."""
     right = stamps_of(idents)

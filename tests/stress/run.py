@@ -35,7 +35,8 @@ def described(round_: Round, outcome: dict[str, Any], seconds: float) -> str:
     script = round_.script
     what = [script.memory, f"{script.ring_cells} cells", f"{script.store}/{script.hash}", f"2^{script.bin_shift} bins",
             script.transfer, "+".join(script.front) or "plain"]  # fmt: skip
-    what += [name for name in ("eager", "kernel", "wide", "payload", "second") if getattr(script, name)]
+    what += [name for name in ("eager", "kernel", "wide", "payload") if getattr(script, name)]
+    what += [f"second ({script.second_kind})"] * script.second
     what += ["post-dated"] * script.has_pending + [f"keeps {script.keep}"] * bool(script.keep)
     what += [f"recounts/{script.recount}"] * bool(script.recount)
     result = outcome.get("kind", "ok")
@@ -112,7 +113,7 @@ def run(seconds: float, seed: int, say: Callable[[str], None], *, only: int | No
 
 
 def main() -> int:
-    """Run from the command line."""
+    """Run from the command line; 0: all rounds were right, 1: one failed, 2: usage, 130: Ctrl-C."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--seconds", type=float, default=300.0, help="no round begins later (300)")
     parser.add_argument("--seed", type=int, default=None, help="of all rounds; another one every time by default")
@@ -124,7 +125,13 @@ def main() -> int:
     def say(text: str) -> None:
         print(text, flush=True)
 
-    return run(given.seconds, seed, say, only=given.only, rounds=given.rounds)
+    if not given.seconds >= 0:
+        parser.error(f"argument --seconds: {given.seconds:g} is no time: give 0 for one round")
+    try:
+        return run(given.seconds, seed, say, only=given.only, rounds=given.rounds)
+    except KeyboardInterrupt:
+        say("interrupted")
+        return 130
 
 
 if __name__ == "__main__":

@@ -115,7 +115,7 @@ class Script:
         hash: fnv or mix; dense arrays have their own.
         keys: how many different ones at most.
         transfer: handover or copy.
-        front: what records pass before they are counted, in order; see ``dataflow.py``.
+        front: what records pass before they are counted, in order; see ``front.py``.
         window: how many times an input may be ahead of what is complete.
         lead: of the control.
         eager: apply a time while more of it may come.
@@ -124,6 +124,7 @@ class Script:
         wide: rows have a second column, written through rows, gather and put.
         payload: a bytes column.
         second: a second stateful operator behind, which moves by itself.
+        second_kind: unary, machine (a state machine) or consume (input is looked at and post-dated first).
         paced: strategies of plans between random maps, one after the other without pause.
         keep: views that a worker's functions keep at a time, at most.
         keep_ms: how long, at most.
@@ -149,6 +150,7 @@ class Script:
     wide: bool = False
     payload: bool = False
     second: bool = False
+    second_kind: str = "unary"
     paced: tuple[str, ...] = ()
     keep: int = 0
     keep_ms: int = 200
@@ -170,7 +172,7 @@ class Script:
 
         What reaches the counting from several workers or along two ways is in the order of arrival.
         """
-        return not (self.eager or self.kernel or {"exchange", "broadcast", "split", "hold"} & set(self.front))
+        return not (self.eager or self.kernel or {"exchange", "broadcast", "split", "hold", "loop"} & set(self.front))
 
     def first_owner(self, stage: int = 0) -> np.ndarray[Any, np.dtype[np.uint32]]:
         """Return uint32[bins], the owners at time 0."""
@@ -292,6 +294,8 @@ def script_of(seed: int, *, workers: int = 4) -> Script:
         if hungry and chance() < 0.25:
             hogs = (Hog(random_.randrange(workers), choice((4, 8, 16, 64)), choice((5, 50, 300))),)
         epochs.append(Epoch(tuple(sendings), updates, hogs))
+    if chance() < 0.25:
+        front.insert(random_.randrange(len(front) + 1), "loop")
     return Script(
         seed=seed,
         epochs=tuple(epochs),
@@ -312,6 +316,7 @@ def script_of(seed: int, *, workers: int = 4) -> Script:
         wide=not kernel and chance() < 0.4,
         payload=payload,
         second=second,
+        second_kind=choice(("unary", "machine", "consume")) if second else "unary",
         paced=tuple(choice(("sudden", "fluid", "batched")) for _ in range(3)) if plans == "paced" else (),
         keep=keep,
         keep_ms=choice((30, 150, 400)),

@@ -11,7 +11,8 @@ from tests.stress.script import Epoch, Script, Sending, Update
 
 SIMPLER: Final[dict[str, tuple[Any, ...]]] = {
     "front": ((),), "keep": (0,), "payload": (False,), "wide": (False,), "second": (False,), "paced": ((),),
-    "eager": (False,), "workers": (1, 2, 3), "transfer": ("handover",), "store": ("u8",), "bin_shift": (1, 2, 4),
+    "second_kind": ("unary",), "eager": (False,), "workers": (1, 2, 3),
+    "transfer": ("handover",), "store": ("u8",), "bin_shift": (1, 2, 4),
     "keys": (1, 2, 7, 100), "window": (0, 1, 2), "lead": (1,), "per_time": (True,), "kernel": (False,),
     "ring_cells": (1024, 64), "memory": ("64M",), "recount": ("",),
 }  # fmt: skip

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -11,10 +12,11 @@ import pytest
 
 from megaphone.dataflow.graph import Graph
 from megaphone.testing import Simulation
+from tests.stress import run as stress
 from tests.stress import simulated
 from tests.stress.keeping import Keeper
 from tests.stress.oracle import Difference, Shown, compare, expect
-from tests.stress.records import BACK, stamps_of
+from tests.stress.records import BACK, after_loop, idents_of, stamps_of
 from tests.stress.script import Epoch, Script, Sending, Update, round_of, script_of, snippet
 from tests.stress.shrink import shrink, size_of
 from tests.stress.simulated import check_in_simulation, failure_of
@@ -32,6 +34,15 @@ SMALL = Script(
     payload=True,
     keep=4,
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _only_what_is_new_is_collected() -> Iterator[None]:
+    """Keep what other tests have left out of the collector's sight: a keeper collects often, and all of it."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 def test_a_round_is_a_pure_function_of_seed_and_number() -> None:
@@ -52,6 +63,17 @@ def test_a_script_survives_json_and_python(seed: int) -> None:
 @pytest.mark.parametrize("seed", [3, 8, 16, 19, 37])
 def test_a_script_shows_what_the_oracle_says_in_the_simulation(seed: int) -> None:
     assert check_in_simulation(script_of(seed), seed)["records"] >= 0
+
+
+@pytest.mark.parametrize("kind", ["unary", "machine", "consume"])
+@pytest.mark.parametrize("front", [("loop", "tee", "filter"), ("tee", "loop"), ("broadcast", "loop", "hold")])
+def test_every_kind_of_operator_shows_what_the_oracle_says(kind: str, front: tuple[str, ...]) -> None:
+    script = replace(SMALL, front=front, second_kind=kind)
+    rounds = after_loop(idents_of(Sending(0, 0, 40)), np.zeros(40, np.uint64))
+    assert rounds.max() > 1  # some go round more than once
+    for seed in range(2):
+        figures = check_in_simulation(script, seed)
+    assert figures["moves"] > 0
 
 
 def tampered(change: Callable[[list[Shown]], object], monkeypatch: pytest.MonkeyPatch, script: Script = SMALL) -> str:
@@ -175,3 +197,38 @@ def test_shrinking_takes_away_all_that_a_failure_does_not_need() -> None:
     assert fails(smallest)
     assert size_of(smallest)[:3] == (2, 10, 1)
     assert (smallest.front, smallest.second, smallest.keep, smallest.payload) == ((), False, 0, False)
+
+
+def test_what_the_simulation_shows_too_is_printed_as_a_small_script_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A failure that needs a state machine, a move and the third order of steps, and nothing else."""
+    def failing(script: Script, seed: int) -> str:
+        moved = any(epoch.updates for epoch in script.epochs)
+        is_it = script.second and script.second_kind == "machine" and moved and seed == 2
+        return "Difference: as was asked for" if is_it else ""
+
+    monkeypatch.setattr(stress, "failure_of", failing)
+    said: list[str] = []
+    assert stress.replay(replace(SMALL, second_kind="machine", front=("loop", "tee")), said.append)
+    assert said[0] == "the Simulation shows it with seed 2: Difference: as was asked for"
+    assert said[1] == "the smallest script that fails: Difference: as was asked for"
+    assert "second_kind='machine'" in said[2]
+    assert "loop" not in said[2]
+    assert "Update(" in said[2]
+
+
+def test_ctrl_c_ends_rounds_with_a_word(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupt(*_: object, **__: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stress, "run", interrupt)
+    monkeypatch.setattr("sys.argv", ["run.py"])
+    assert stress.main() == 130
+    assert capsys.readouterr().out == "interrupted\n"
+
+
+@pytest.mark.parametrize("seconds", ["-1", "nan", "x"])
+def test_seconds_that_are_none_are_refused(seconds: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["run.py", "--seconds", seconds])
+    with pytest.raises(SystemExit) as ended:
+        stress.main()
+    assert ended.value.code == 2

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.mutants import run
 from tests.mutants.patches import FOLDER, INVARIANTS, NAME, ROOT, Mutant, PatchError, read_mutant, read_mutants
 from tests.mutants.run import Verdict, changed_files, concerned, judge, report, sample, table
 
@@ -174,3 +176,34 @@ def test_the_table_tells_survivors_and_errors_from_the_caught() -> None:
     assert errors == f"{MUTANTS[2].name}: the patch does not apply"
     assert [entry["caught"] for entry in report(MUTANTS[:3], verdicts)] == [True, False, False]
     assert [entry["invariants"] for entry in report(MUTANTS[:1], verdicts)] == [list(MUTANTS[0].invariants)]
+
+
+def test_a_sample_is_never_taken_without_a_word(capsys: pytest.CaptureFixture[str]) -> None:
+    assert len(run.select(MUTANTS, [], "no-such-commit")) == run.SAMPLE
+    assert "no-such-commit is HEAD, or no commit here: trying" in capsys.readouterr().err
+
+
+def test_no_copies_at_all_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run.main(["--jobs", "0"])
+    assert ended.value.code == 2
+    assert "--jobs: 0 copies try nothing" in capsys.readouterr().err
+
+
+@pytest.mark.process
+def test_term_leaves_no_copies_behind(tmp_path: Path) -> None:
+    program = (
+        "import time; from tests.mutants import run\n"
+        "def wait(*_): print('waiting', flush=True); time.sleep(60)\n"
+        "run.Runner = type('Runner', (), {'__init__': lambda *_: None, 'run': wait}); run.main([])"
+    )
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(
+        [sys.executable, "-c", program], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "waiting\n"
+        assert len(list(tmp_path.iterdir())) == 1
+        child.terminate()
+        assert child.wait(60) == 143
+    assert not list(tmp_path.iterdir())

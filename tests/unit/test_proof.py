@@ -63,3 +63,18 @@ def test_without_mutants_none_is_said_to_have_survived() -> None:
 def test_examples_of_hypothesis_count_as_runs() -> None:
     assert table.PASSING.findall("    - 60 passing, 0 failing, and 17 invalid test cases\n") == ["60"]
     assert table.PASSING.findall("    - 60 passing examples, 0 failing examples\n") == ["60"]
+
+
+@pytest.mark.parametrize("text", [None, "{"])
+def test_a_file_of_mutants_that_cannot_be_read_costs_one_line(
+    text: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "mutants.json"
+    if text is not None:
+        path.write_text(text)
+    monkeypatch.setattr("sys.argv", ["table.py", "--mutants", str(path)])
+    assert table.main() == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert len(said.err.splitlines()) == 1
+    assert str(path) in said.err

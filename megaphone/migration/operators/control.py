@@ -13,12 +13,16 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from megaphone._core import lib
 from megaphone.dataflow.graph import Graph
 from megaphone.dataflow.operators.input import NEVER, Input, InputOperator
+from megaphone.dataflow.sending import send_columns
 from megaphone.dataflow.stream import Stream, graph_method
-from megaphone.errors import ControlOrderError, GraphError
+from megaphone.errors import ControlOrderError, GraphError, SharedMemoryError
 from megaphone.migration.control import Instruction, Instructions, Map, Noop, encode
+from megaphone.shm.counters import COUNTER_INDEX
 
+_INPUT_BYTES: Final = COUNTER_INDEX["input_bytes"]
 WORDS_PER_MESSAGE: Final = 8192
 CONTROLLER: Final = 0
 """The worker that sends control instructions; the others' control inputs are closed from the start."""
@@ -59,6 +63,7 @@ class Control(Input):
         Raises:
             ControlOrderError: an instruction for a later time was sent before, or the time has passed.
             PlanError: an unknown bin or worker, or a map of another length.
+            SharedMemoryError: no room, and none came free while stepping; nothing has been sent.
         """
         worker = self._sending()
         time = self.time if at is None else at
@@ -79,14 +84,23 @@ class Control(Input):
         assert isinstance(operator, ControlOperator)
         for bin_shift in operator.bin_shifts:
             check_words(words, 1 << bin_shift, worker.peers)
+        parts = [np.ascontiguousarray(part) for part in pieces(words)]
+
+        def put() -> None:
+            worker.begin_input()
+            mark = lib.mp_emit_mark(worker.slot)
+            try:
+                for part in parts:
+                    send_columns(worker, operator.port, [part], len(part), time, None)
+            except SharedMemoryError:
+                # Half a configuration would be another one, and nothing could take it back once it is published.
+                lib.mp_emit_undo(worker.slot, mark)
+                raise
+
+        self._with_relief(worker, put)
+        lib.mp_counter_add(worker.slot, _INPUT_BYTES, sum(part.nbytes for part in parts))
         self.sent_time = time
         self.updates += 1
-        current, self.time = self.time, time
-        try:
-            for part in pieces(words):
-                self._send(worker, {"words": part}, None, None)
-        finally:
-            self.time = current
         return time
 
 

@@ -35,3 +35,15 @@ def test_a_tree_that_does_not_compile_is_told_with_the_compilers_words(
     monkeypatch.setattr(against, "_git", lambda *_: b"setup.py\0")
     with pytest.raises(MegaphoneError, match="(?s)does not compile.*no compiler here"):
         against.lay_out(None, tmp_path / "laid")
+
+
+@pytest.mark.parametrize(("flag", "value"), [("--repeat", "0"), ("--seconds", "0"), ("--seconds", "nan")])
+def test_what_would_measure_nothing_is_refused_before_anything_is_built(
+    flag: str, value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(against, "measure", lambda *_: pytest.fail("it measures"))
+    monkeypatch.setattr("sys.argv", ["against", "HEAD", flag, value])
+    with pytest.raises(SystemExit) as ended:
+        against.main()
+    assert ended.value.code == 2
+    assert flag in capsys.readouterr().err

@@ -10,8 +10,8 @@ import pytest
 from megaphone._core import ffi, lib
 from megaphone.dataflow.graph import Graph
 from megaphone.dataflow.operators.unary_frontier import FrontierInput, FrontierOutput
-from megaphone.errors import InternalError
-from megaphone.migration.control import Map, Move
+from megaphone.errors import InternalError, SharedMemoryError
+from megaphone.migration.control import Instructions, Map, Move
 from megaphone.migration.operators.fold_context import FoldContext
 from megaphone.state.stores import HashTable
 from megaphone.testing import Simulation
@@ -92,3 +92,54 @@ def test_a_bin_that_arrives_where_it_cannot_be_ends_the_run(what: str, transfer:
         lib.mp_store_adopt(thief.slot, ffi.new("mp_store *", {"bin_shift": 2, "keyed": op.keyed}), 0)
         with pytest.raises(InternalError, match="-71 in operator"):
             simulation.step(1)
+
+
+def test_instructions_of_many_messages_are_sent_whole_or_not_at_all() -> None:
+    """What has been sent cannot be taken back: a part of a configuration would be another one."""
+    bin_shift, slab_bytes = 16, 64 << 10
+
+    def build(graph: Graph) -> Any:
+        words, stream = graph.input("words", {"k": "u8"})
+        control = graph.control(words)
+        counts = stream.stateful_unary(
+            key="k", state=HashTable("u8", {"n": "u8"}), fold=lambda _: None, columns={"k": "u8"}, control=control,
+            bin_shift=bin_shift,
+        )  # fmt: skip
+        return words, control, counts, counts.probe()
+
+    def owner(simulation: Simulation, slot: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        out = np.empty(1 << bin_shift, np.uint8)
+        lib.mp_router_owners(
+            simulation.workers[slot].slot, simulation.handles[slot][2].operator.op, ffi.from_buffer("uint8_t[]", out)
+        )
+        return out
+
+    with Simulation(build, slots=2, memory="8M") as simulation:
+        words, control, counts, _ = simulation.handles[0]
+        before = owner(simulation, 0)
+        instructions = Instructions.of_moves(
+            np.arange(1 << bin_shift, dtype=np.uint32), (1 - before).astype(np.uint32)
+        )
+        assert len(instructions.words) * 4 > 4 * slab_bytes
+        loans: list[Any] = []
+
+        def take_all() -> None:
+            while True:
+                loans.append(words.loan(slab_bytes // 8))
+
+        with pytest.raises(SharedMemoryError):
+            take_all()
+        del loans[-2:]  # room for some of the messages
+        with pytest.raises(SharedMemoryError):
+            control.send_instructions(instructions)
+        simulation.workers[0].commit()
+        for _ in range(20):
+            simulation.step()
+        assert [int(lib.mp_router_updates(w.slot, counts.operator.op)) for w in simulation.workers] == [0, 0]
+        loans.clear()
+        control.send_instructions(instructions)
+        for words, *_ in simulation.handles:
+            words.close()
+        simulation.run()
+        for slot in range(2):
+            assert np.array_equal(owner(simulation, slot), 1 - before)

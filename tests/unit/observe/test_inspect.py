@@ -26,7 +26,7 @@ from megaphone.testing import Simulation
 from tests.unit.observe import law
 from tests.unit.observe.test_inspect_law import Damaged, counting, look_at, play, until_moving
 
-WIDTHS = [80, 100, 120, 160]
+WIDTHS = [60, 80, 100, 120, 160]
 ME = os.getpid()
 SHIFTS = range(72, 128, 8)
 """In a header: bin shifts of operators that this dataflow does not have; they mean nothing."""
@@ -212,8 +212,49 @@ def test_numbers_are_written_as_runs() -> None:
     assert len(number_runs([n * n for n in range(100)], 40)) == 40
 
 
-def test_a_list_without_runs_says_so() -> None:
-    assert "no run" in render_runs([], 80)
+def test_a_list_without_runs_is_no_data(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert render_runs([], 80) == ""
+    monkeypatch.setattr("megaphone.observe.inspect.runs", lambda: iter(()))
+    assert main(["inspect"]) == 0
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", "megaphone: no run can be seen from here\n")
+    assert main(["inspect", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == []
+
+
+def test_no_page_says_that_figures_are_right_which_contradict_each_other(middle: Simulation) -> None:
+    model = model_of(look_at(middle), None)
+    right = render(model, width=100)
+    assert "the figures are exact\n" in right.replace("its fixed inputs", "the figures are exact")
+    assert "adds up" in right
+    model["balance"]["off"] = -3
+    model["violations"] = ["records are lost"]
+    wrong = render(model, width=100)
+    assert "they CONTRADICT each other" in wrong
+    assert "-3, WRONG" in wrong
+    assert "adds up" not in wrong
+
+
+def test_times_of_one_output_are_one_line_and_workers_with_one_frontier_one_entry(middle: Simulation) -> None:
+    model = model_of(look_at(middle), None)
+    for slot in model["slots"]:
+        slot["capabilities"] = [{"port": "count.out", "time": time, "count": 1} for time in (1200, 1201, 1207)]
+        slot["frontiers"]["probe.in"] = 7 if slot["slot"] == 0 else 1234567
+    lines = render(model, width=80).splitlines()
+    held = [line.split() for line in lines if " count.out " in line]
+    assert held == [[str(slot), "count.out", "1,200", "1,207", "3"] for slot in range(3)]
+    (probe,) = [line for line in lines if "probe.in" in line]
+    assert probe.split() == ["probe.in", "7", "1,234,567", "at", "1-2"]
+
+
+def test_keys_of_the_object_have_one_meaning_and_carry_their_units(middle: Simulation) -> None:
+    model = json.loads(json.dumps(model_of(look_at(middle), None)))
+    assert {"age_s", "started_s", "data_bytes", "committed_bytes"} <= model["run"].keys()
+    (count,) = model["stateful"]
+    assert {"applied_records", "pending_records", "bytes", "time_last_before_move"} <= count["bins"][0].keys()
+    assert "configurations_to_come" in count["slots"][0]
+    assert not [name for part in (model["run"], count["bins"][0], count["slots"][0]) for name in part
+                if name in ("updates", "started", "pending", "age")]  # fmt: skip
 
 
 # -- trust nothing -----------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ receiving, routing, giving a bin away, applying and growing, some hundred thousa
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -27,12 +28,14 @@ void mp_points_arm(mp_slot *look, mp_look_op *op, mp_store *store, const char *k
 void mp_points_disarm(void);
 /* {points, odd, migrating, in between, twice, in F, in S, rows read, torn} and the first thing that is wrong. */
 void mp_points_read(uint64_t out[9], mp_audit *audit, mp_finding *finding, int64_t off[2]);
+const char *mp_points_first(void);
 /* cdef end */
 #endif
 """
 
 POINTS_C = """\
 #include "observe/points.h"
+#include <stdio.h>
 #include "shm/control.h"
 static mp_slot *look;
 static mp_look_op *op;
@@ -56,8 +59,18 @@ void mp_points_read(uint64_t out[9], mp_audit *audit, mp_finding *finding, int64
     *finding = bad_finding;
     memcpy(off, bad_off, sizeof bad_off);
 }
-void mp_model_point(const void *word, int is_write) {
-    (void)word;
+static char first[96];
+long mp_model_futex_wait(_Atomic uint32_t *word, uint32_t value);
+long mp_model_futex_wake(_Atomic uint32_t *word);
+/* A Simulation never sleeps. */
+long mp_model_futex_wait(_Atomic uint32_t *word, uint32_t value) { return (void)word, (void)value, 0; }
+long mp_model_futex_wake(_Atomic uint32_t *word) { return (void)word, 0; }
+void mp_model_after(const volatile void *word, uint32_t bytes, const char *function, int line) {
+    mp_model_point(word, bytes, 1, function, line);
+}
+const char *mp_points_first(void) { return first; }
+void mp_model_point(const volatile void *word, uint32_t bytes, int is_write, const char *function, int line) {
+    (void)word, (void)bytes;
     if (!look || inside || !is_write || bad.reserved) return;
     inside = 1;
     mp_audit audit;
@@ -89,6 +102,7 @@ void mp_model_point(const void *word, int is_write) {
     for (int i = 0; i < 2; i++) wrong |= off[i] < 0 || off[i] > (int64_t)audit.fixed || (!audit.odd && off[i] != 0);
     if (wrong) {
         bad = audit;
+        snprintf(first, sizeof first, "%s:%d", function, line);
         bad.reserved = 1;
         bad_finding = finding;
         memcpy(bad_off, off, sizeof off);
@@ -127,21 +141,46 @@ lib.mp_points_read(out, audit, finding, off)
 print(*out)
 if audit.reserved:
     print({name: int(getattr(audit, name)) for name, _ in ffi.typeof("mp_audit").fields if getattr(audit, name)},
-          [int(getattr(finding, name)) for name, _ in ffi.typeof("mp_finding").fields], list(off), file=sys.stderr)
+          [int(getattr(finding, name)) for name, _ in ffi.typeof("mp_finding").fields], list(off),
+          ffi.string(lib.mp_points_first()).decode(), file=sys.stderr)
     sys.exit(1)
 """
+
+
+DEFINES = ("-DMP_MODEL", "-DMP_MODEL_STOPS")
+
+
+def with_points(folder: Path) -> Path:
+    """Return a copy of the package's sources with those of above."""
+    package = folder / "megaphone"
+    shutil.copytree(ROOT / "megaphone", package, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
+    (package / "observe" / "points.h").write_text(POINTS_H)
+    (package / "observe" / "points.c").write_text(POINTS_C)
+    return package
+
+
+def test_the_core_that_looks_at_itself_compiles(tmp_path: Path) -> None:
+    """What uses it is run by hand, or for an hour; the sources change every day."""
+    compiler = shlex.split(os.environ.get("CC") or "cc")
+    if shutil.which(compiler[0]) is None:
+        pytest.skip("no C compiler: the models are compiled from the sources")
+    package = with_points(tmp_path)
+    sources = [path for path in package.rglob("*.c") if "MP_IN_ORDER" in path.read_text() or path.stem == "points"]
+    assert len(sources) > 3
+    command = [*compiler, "-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", *DEFINES]
+    command += [f"-I{package}", "-fsyntax-only"]
+    done = subprocess.run([*command, *map(str, sources)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture(scope="module")
 def core(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the package whose core looks at itself."""
     folder = tmp_path_factory.mktemp("points")
-    shutil.copytree(ROOT / "megaphone", folder / "megaphone", ignore=shutil.ignore_patterns("__pycache__", "*.so"))
-    (folder / "megaphone" / "observe" / "points.h").write_text(POINTS_H)
-    (folder / "megaphone" / "observe" / "points.c").write_text(POINTS_C)
+    with_points(folder)
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder)
-    environment = {**os.environ, "MEGAPHONE_CFLAGS": "-DMP_MODEL -DMP_MODEL_STOPS"}
+    environment = {**os.environ, "MEGAPHONE_CFLAGS": " ".join(DEFINES)}
     command = [sys.executable, "setup.py", "--quiet", "build_ext", "--inplace", "--force"]
     built = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stderr

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 
-def report_of(*flags: str) -> dict[str, Any]:
-    """Run ``megaphone word-count`` with these flags in a process of its own and return its JSON report."""
+def report_of(*flags: str, job: str = "word-count") -> dict[str, Any]:
+    """Run ``megaphone word-count``, or another job, with these flags in a process of its own; its JSON report."""
     with tempfile.TemporaryDirectory(prefix="megaphone-") as folder:
         path = Path(folder) / "report.json"
-        command = [sys.executable, "-m", "megaphone", "word-count", *flags, "--report", str(path)]
+        command = [sys.executable, "-m", "megaphone", job, *flags, "--report", str(path)]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         result: dict[str, Any] = json.loads(path.read_text())
         return result

@@ -31,7 +31,8 @@ static int put_bin(mp_slot *s, mp_stateful *op, mp_keyed *k, uint32_t b, uint8_t
             mp_piece piece = {.bin = b, .block = k->copy_block, .block_bytes = block_bytes, .at = k->copy_at, .bytes = bytes};
             uint8_t *payload = to + *used + sizeof piece;
             *used += put_piece(to + *used, left, piece, (uint8_t *)mp_at(s, block) + k->copy_at);
-            if (k->copy_block == MP_BLOCK_ARENA) memset(((mp_arena *)payload)->page, 0, sizeof(((mp_arena *)payload)->page));
+            if (k->copy_block == MP_BLOCK_ARENA)
+                memset(((mp_arena *)payload)->page, 0, sizeof(((mp_arena *)payload)->page));
             k->copy_at += bytes;
             mp_count(s, MP_COPIED_MIGRATE, bytes);
         }

@@ -52,7 +52,7 @@ class BinsMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.memory = SlotMemory(slots=2, bin_shift=BIN_SHIFT, memory_mib=8)
+        self.memory = SlotMemory(slots=2, bin_shift=BIN_SHIFT, memory_mib=16)
         self.accesses = self.memory.access(self.store, self.hash_name)
         self.owner = [0] * (1 << BIN_SHIFT)
         keys = self.keys_of(list(range(ID_COUNT)))
@@ -184,7 +184,7 @@ class ListMachine(BinsMachine):
             for i, number in zip(part, numbers, strict=False):
                 self.model.setdefault(i, []).append(number)
 
-    @rule(ids=IDS, length=st.integers(1, 4000), spare=st.integers(0, 6))
+    @rule(ids=IDS, length=st.integers(1, 1200), spare=st.integers(0, 6))
     def replace_without_memory(self, ids: list[int], length: int, spare: int) -> None:
         """A list that finds no room leaves the one that was there; those before it are the new ones."""
         for access, part in self.by_owner(list(dict.fromkeys(ids))):
@@ -194,7 +194,10 @@ class ListMachine(BinsMachine):
                     access.replace(self.keys_of(part), np.arange(len(part) + 1) * length, columns_of(numbers))
                 except SharedMemoryError:
                     counts = access.counts(self.keys_of(part)).tolist()
-                    new = [count == length and len(self.model.get(i, [])) != length for i, count in zip(part, counts, strict=True)]
+                    new = [
+                        count == length and len(self.model.get(i, [])) != length
+                        for i, count in zip(part, counts, strict=True)
+                    ]
                     done = len(part) if all(new) else new.index(False)
                     assert counts[done:] == [len(self.model.get(i, [])) for i in part[done:]]
                 else:
@@ -220,7 +223,7 @@ class ListMachine(BinsMachine):
         """The checksum is that of lists in other cells, filled in another order, in another number of bins."""
         checksum = sum(access.checksum() for access in self.accesses) % 2**64
         super().teardown()
-        other = SlotMemory(slots=1, bin_shift=5, memory_mib=8)
+        other = SlotMemory(slots=1, bin_shift=5, memory_mib=16)
         access = other.access(Rows(self.store.key or "bytes", COLUMNS, cell_rows=9), "mix")[0]
         for i in sorted(self.model, reverse=True):
             access.append(self.keys_of([i] * len(self.model[i])), columns_of(self.model[i]))
@@ -292,7 +295,7 @@ class ObjectMachine(BinsMachine):
             for i in part:
                 self.model.pop(i, None)
 
-    @rule(ids=IDS, size=st.integers(0, 100_000), spare=st.integers(0, 6))
+    @rule(ids=IDS, size=st.integers(0, 20_000), spare=st.integers(0, 6))
     def put_without_memory(self, ids: list[int], size: int, spare: int) -> None:
         for access, part in self.by_owner(list(dict.fromkeys(ids))):
             objects = [("filler", i, self.fresh(1), "x" * size) for i in part]

@@ -16,11 +16,13 @@ from megaphone.testing import Simulation
 
 LEFT, RIGHT = {"k": "u8", "v": "u4"}, {"w": "u2", "word": "bytes", "who": "u8", "v": "i8"}
 PENDING = {"late": "u1", "k": "u8"}
+AFTERWARDS = {"late": "u1", "v": "u4", "k": "u8"}
+"""The columns of LEFT in another order, so that a column has another place in what was post-dated."""
 TABLE = HashTable("u8", {"n": "u8"})
 
 
 def seen(consuming: bool, rounds: int) -> tuple[list[Any], int]:
-    """Run two inputs whose batches are all complete at once; return what a fold saw of each column, and copied bytes."""
+    """Run two inputs, all complete at once; return what a fold saw of each column, and the bytes copied."""
     found: list[Any] = []
 
     def note(context: Any) -> None:
@@ -91,13 +93,14 @@ def test_columns_of_input_and_of_what_was_post_dated_are_joined_in_order(
         def fold(context: Any) -> None:
             found.append([context.column(name).tolist() for name in ("k", "v")])
             old = context.column("v")
-            if context.input and per_time:
-                context.post_date({"k": context.column("k"), "v": old + 1000}, context.time + 7)
+            if per_time and context.time < 60:
+                late = {"late": np.ones(len(old), np.uint8), "k": context.column("k"), "v": old + 1000}
+                context.post_date(late, context.time + 7)
 
         def build(graph: Graph) -> Any:
             source, stream = graph.input("in", LEFT)
             folded = stream.stateful_unary(
-                key="k", state=TABLE, fold=fold, columns={"k": "u8"}, pending=LEFT if per_time else None,
+                key="k", state=TABLE, fold=fold, columns={"k": "u8"}, pending=AFTERWARDS if per_time else None,
                 per_time=per_time,
             )  # fmt: skip
             return source, folded.probe()

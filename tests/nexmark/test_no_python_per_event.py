@@ -46,7 +46,9 @@ def calls(query: str, times: int) -> int:
 
 
 @pytest.mark.parametrize("query", ["q3", "q4", "q6", "q8", "q3-flex", "q4-flex", "q6-flex", "q8-flex"])
-def test_ten_times_the_events_in_a_tick_are_not_more_calls(query: str, record_property: Any) -> None:
-    few, many = calls(query, 1), calls(query, 10)
+def test_forty_times_the_events_in_a_tick_are_not_more_calls(query: str, record_property: Any) -> None:
+    calls(query, 1)  # what is imported at its first use is not counted
+    few, many = calls(query, 1), calls(query, 40)
     record_property("runs", 2)
-    assert many < 1.3 * few, f"{few} calls for {TICKS * EVENTS} events, {many} for ten times as many"
+    # In few events there may be none of a kind, and then what deals with it is not called in some ticks.
+    assert many < 1.15 * few, f"{few} calls for {TICKS * EVENTS} events, {many} for forty times as many"

@@ -124,7 +124,8 @@ class _Source:
     def price(self, drawn: U64Array) -> U64Array:
         first, second, third = ((drawn >> np.uint64(shift)) & np.uint64(255) for shift in (56, 48, 40))
         exact: npt.NDArray[np.float64] = self.prices[0][first] * self.prices[1][second] * self.prices[2][third]
-        return (exact + 0.5).astype(np.uint64)
+        rounded: npt.NDArray[np.float64] = np.floor(exact + 0.5)
+        return rounded.astype(np.uint64)
 
 
 def _mix(keys: U64Array) -> U64Array:

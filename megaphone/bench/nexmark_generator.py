@@ -55,7 +55,7 @@ def measure(job: str, seconds: float) -> dict[str, Any]:
     if kind == "numpy":
         first = fast_events(np.arange(PIECE_EVENTS, dtype=np.uint64), RATE)
 
-        def make(piece: int) -> object:
+        def make(piece: int, /) -> object:
             start = piece * PIECE_EVENTS
             return fast_events(np.arange(start, start + PIECE_EVENTS, dtype=np.uint64), RATE)
 
@@ -66,7 +66,7 @@ def measure(job: str, seconds: float) -> dict[str, Any]:
         bid = {name: room.bid[name] for name in BID_COLUMNS} if bids_only else room.bid
         targets = (None, None, bid) if bids_only else (room.person, room.auction, bid)
 
-        def make(piece: int) -> object:
+        def make(_: int, /) -> object:
             return generator.fill(PIECE_EVENTS, *targets)
 
     pieces, start = 0, time.process_time()
@@ -77,7 +77,7 @@ def measure(job: str, seconds: float) -> dict[str, Any]:
 
 
 def measure_apart(job: str, seconds: float) -> dict[str, Any]:
-    """The same in a process of its own."""
+    """Measure in a process of its own."""
     command = [sys.executable, "-m", "megaphone.bench.nexmark_generator", "--job", job, "--seconds", str(seconds)]
     out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     result: dict[str, Any] = json.loads(out)
@@ -102,7 +102,8 @@ def main() -> int:
             result = measure_apart(job, arguments.seconds)
             rates[job].append(result["million_per_s"])
             checksums[job] = result["checksum"]
-    out.write(f"{'million events/s of one core':32}{'median':>9}{'least':>9}{'most':>9}{'mark':>7}{'ratio':>8}  checksum\n")
+    out.write(f"{'million events/s of one core':32}{'median':>9}{'least':>9}{'most':>9}{'mark':>7}{'ratio':>8}")
+    out.write("  checksum\n")
     for job, mine in rates.items():
         ratio = statistics.median(a / b for a, b in zip(mine, rates[RIVAL], strict=True))
         mark = f"{MARK:.0f}" if JOBS[job][0] == "fast" else "-"

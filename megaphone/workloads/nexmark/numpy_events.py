@@ -119,7 +119,8 @@ class _Source:
     def person(self, epoch: U64Array, drawn: U64Array) -> U64Array:
         people = epoch + np.uint64(1)
         active = np.minimum(people, np.uint64(1000))
-        return people - active + _below(drawn, active + np.uint64(10))
+        named: U64Array = people - active + _below(drawn, active + np.uint64(10))
+        return named
 
     def price(self, drawn: U64Array) -> U64Array:
         first, second, third = ((drawn >> np.uint64(shift)) & np.uint64(255) for shift in (56, 48, 40))

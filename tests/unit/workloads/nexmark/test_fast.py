@@ -176,7 +176,8 @@ def ages(
     """Return how far behind the newest id that could be named each is; hot ones, and the first events, count as 0."""
     behind = newest.astype(np.int64) - named.astype(np.int64)
     assert (behind >= 0).all()
-    return np.where((named == hot) | (seq < EVENTS // 2), 0, behind)
+    settled: npt.NDArray[Any] = np.where((named == hot) | (seq < EVENTS // 2), 0, behind)
+    return settled
 
 
 @pytest.mark.parametrize("measure", MEASURES)

@@ -45,6 +45,14 @@ DATE_TIME_MAX: Final = (1 << 63) - 1
 PRICE_BITS: Final = 24
 _WORD: Final = (1 << 64) - 1
 _PRICE_FRACTION_BITS: Final = 128
+# Of each column: its dtype, and what C calls it and its items.
+_FIELDS: Final = {
+    stream: {
+        name: (np.dtype(kind), f"{stream}_{name}", f"uint{8 * np.dtype(kind).itemsize}_t")
+        for name, kind in schema.items()
+    }
+    for stream, schema in STREAMS.items()
+}
 
 
 class Counts(NamedTuple):
@@ -228,7 +236,8 @@ class Generator:
             UsageError: a column is unknown, of another dtype, not contiguous, not writable or too short, or there are
                 not so many events left; then nothing is written, and the same events are still the next.
 
-        Cost: in ``exact`` about 20 ns per event; in ``fast`` 3 ns for each column of bids that is asked for, and 3 ns.
+        Cost: a few us per call; per event in ``exact`` about 60 ns, in ``fast`` about 15 ns with all columns and 11 ns
+        with auction, bidder and price of bids.
         """
         if not 0 <= events <= self.end - self.position:
             message = (
@@ -324,44 +333,40 @@ def _running(flags: Any) -> list[int]:  # noqa: ANN401 - an iterable of booleans
 
 def _point(columns: Any, stream: str, target: Columns, rows: int) -> list[Any]:  # noqa: ANN401 - a cffi struct
     """Point C at the columns of one stream, having checked them; return what must live until they are written."""
-    schema = STREAMS[stream]
     if isinstance(target, Loan):
         if target.sent:
             message = f"the loan for the {stream} stream has been sent: fill a loan before sending it"
             raise UsageError(message)
         for name, dtype in zip(target.schema.names, target.schema.dtypes, strict=True):
-            _check_column(stream, name, dtype, target.capacity, rows)
-            _set(columns, stream, name, target.pointer(name))
+            field, kind = _checked_field(stream, name, dtype, target.capacity, rows)
+            setattr(columns, field, ffi.cast(f"{kind} *", target.pointer(name)))
         return [target]
     kept = []
     for name, array in target.items():
-        _check_column(stream, name, array.dtype, len(array), rows)
+        field, kind = _checked_field(stream, name, array.dtype, len(array), rows)
         if array.ndim != 1 or not array.flags.c_contiguous or not array.flags.writeable:
             message = f"column {name!r} of the {stream} stream: must be one contiguous array that can be written"
             raise UsageError(message)
-        if rows:
-            pointer = ffi.from_buffer(f"uint{8 * np.dtype(schema[name]).itemsize}_t[]", array, require_writable=True)
-            _set(columns, stream, name, pointer)
-            kept.append(pointer)
+        pointer = ffi.from_buffer(f"{kind}[]", array, require_writable=True)
+        setattr(columns, field, pointer)
+        kept.append(pointer)
     return kept
 
 
-def _check_column(stream: str, name: str, dtype: Any, room: int, rows: int) -> None:  # noqa: ANN401 - numpy's
-    schema = STREAMS[stream]
-    if name not in schema:
-        message = f"unknown column {name!r} of the {stream} stream: it has {', '.join(schema)}"
+def _checked_field(stream: str, name: str, dtype: Any, room: int, rows: int) -> tuple[str, str]:  # noqa: ANN401
+    """Return what C calls a column and its type, having checked that it can take the rows."""
+    known = _FIELDS[stream].get(name)
+    if known is None:
+        message = f"unknown column {name!r} of the {stream} stream: it has {', '.join(STREAMS[stream])}"
         raise UsageError(message)
-    if dtype != np.dtype(schema[name]):
-        message = f"column {name!r} of the {stream} stream: is {dtype or 'bytes'}, must be {np.dtype(schema[name])}"
+    wanted, field, kind = known
+    if dtype != wanted:
+        message = f"column {name!r} of the {stream} stream: is {dtype or 'bytes'}, must be {wanted}"
         raise UsageError(message)
     if room < rows:
         message = f"column {name!r} of the {stream} stream: has room for {room} rows, {rows} are to be written"
         raise UsageError(message)
-
-
-def _set(columns: Any, stream: str, name: str, pointer: Any) -> None:  # noqa: ANN401 - cffi's
-    kind = f"uint{8 * np.dtype(STREAMS[stream][name]).itemsize}_t *"
-    setattr(columns, f"{stream}_{name}", ffi.cast(kind, pointer))
+    return field, kind
 
 
 def _check_whole(name: str, value: Any, least: int, most: int) -> None:  # noqa: ANN401 - what a user gives

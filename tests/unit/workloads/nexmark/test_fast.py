@@ -195,7 +195,8 @@ def test_streams_of_two_seeds_are_no_closer_than_chance(both: tuple[Events, Even
     cells = 61
 
     def look(prices: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        return np.floor(np.log10(prices / 100) * 10)
+        cell: npt.NDArray[Any] = np.floor(np.log10(prices / 100) * 10)
+        return cell
 
     assert 0 < chi_square(look(fast), look(other), cells) < bound(cells - 1)
     assert chi_square(look(fast), look(np.maximum(100, other // 20 * 19)), cells) > bound(cells - 1)

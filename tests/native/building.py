@@ -57,7 +57,7 @@ def compile_objects(folder: Path, sources: Sequence[Path], flags: Sequence[str])
 
 
 def link(program: Path, objects: Sequence[Path], flags: Sequence[str] = ()) -> Path:
-    run_checked(compiler(), *objects, *flags, "-pthread", "-o", program)
+    run_checked(compiler(), *objects, *flags, "-pthread", "-o", program, "-lm")
     return program
 
 

@@ -31,8 +31,10 @@ auctions; the events are refused otherwise, since q3 and q8 would mean nothing.
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any, Final, TypeAlias
 
 import duckdb
@@ -178,14 +180,35 @@ def expected(
         "idaho": STATES.index("ID"),
         "california": STATES.index("CA"),
     }
-    # One thread: others work beside a test, and the events are few.
-    with duckdb.connect(":memory:", config={"threads": 1}) as connection:
+    connection = _connection()
+    try:
         for name, columns in STREAMS.items():
             connection.register(f"{name}_given", {c: np.ascontiguousarray(streams[name][c]) for c in columns})
-            # Signed numbers of one width: what does not fit is an error, and no sum turns into a float.
-            casts = ", ".join(f"{column}::BIGINT AS {column}" for column in columns)
-            connection.execute(f"CREATE TEMP TABLE {name} AS SELECT {casts} FROM {name}_given")
         return {query: _rows(connection, query, parameters, end) for query in queries}
+    finally:
+        for name in STREAMS:
+            connection.unregister(f"{name}_given")
+
+
+@cache
+def _connection() -> duckdb.DuckDBPyConnection:
+    """Return the one connection of this process: to make one takes longer than all nine queries on few events.
+
+    It has one thread, which is the caller's, since others work beside a test and processes may be forked from it.
+    """
+    connection = duckdb.connect(":memory:", config={"threads": 1})
+    for name, columns in STREAMS.items():
+        # Signed numbers of one width: what does not fit is an error, and no sum turns into a float.
+        casts = ", ".join(f"{column}::BIGINT AS {column}" for column in columns)
+        connection.register(f"{name}_given", {column: np.zeros(0, np.uint64) for column in columns})
+        connection.execute(f"CREATE TEMP VIEW {name} AS SELECT {casts} FROM {name}_given")
+    atexit.register(_disconnect)  # DuckDB lists what it finds alive when Python goes.
+    return connection
+
+
+def _disconnect() -> None:
+    _connection().close()
+    _connection.cache_clear()
 
 
 def _rows(
@@ -197,7 +220,7 @@ def _rows(
     text = f"SELECT {casts} FROM ({SQL[query]})"
     if end is not None:
         text += f" WHERE time < {int(end)}"
-    text += f" ORDER BY {', '.join(f'"{name}"' for name in names)}"
+    text += " ORDER BY ALL"
     used = {name: value for name, value in parameters.items() if f"${name}" in text}
     result = connection.execute(text, used).fetchnumpy()
     return {name: np.asarray(result[name]).astype(KIND if name == "kind" else np.uint64) for name in names}

@@ -31,7 +31,7 @@ def given_by(query: str, happened: Events, end: int | None = None) -> list[refer
 
 
 @given(happened=of.events(), end=ENDS)
-@settings(max_examples=200)
+@settings(max_examples=100)
 def test_sql_gives_what_the_definitions_say(happened: Events, end: int | None) -> None:
     found = expected(of.streams_of(happened), happened.windows, end)
     for query in QUERIES:
@@ -196,6 +196,7 @@ def same(first: dict[str, dict[str, Any]], second: dict[str, dict[str, Any]]) ->
 
 
 @given(happened=of.events(), seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=20)
 def test_rows_of_events_may_come_in_any_order(happened: Events, seed: int) -> None:
     streams = of.streams_of(happened)
     draw = np.random.default_rng(seed)
@@ -207,12 +208,13 @@ def test_rows_of_events_may_come_in_any_order(happened: Events, seed: int) -> No
 
 
 @given(happened=of.events())
-@settings(max_examples=20)
+@settings(max_examples=10)
 def test_the_same_events_give_the_same_rows_again(happened: Events) -> None:
     same(*(expected(of.streams_of(happened), happened.windows) for _ in range(2)))
 
 
 @given(happened=of.events(), end=of.DATES)
+@settings(max_examples=30)
 def test_rows_before_an_end_do_not_know_what_happens_after_it(happened: Events, end: int) -> None:
     """What the time of a row means: nothing that happens from then on can change it."""
     before = Events(

@@ -145,7 +145,8 @@ SQL: Final[Mapping[str, str]] = {
         FROM bid QUALIFY price = max(price) OVER (PARTITION BY date_time // $q7)
     """,
     "q8": """
-        SELECT greatest(p.date_time, min(a.date_time)) AS time, p.id AS person, (p.date_time // $q8 + 1) * $q8 AS "window"
+        SELECT greatest(p.date_time, min(a.date_time)) AS time, p.id AS person,
+            (p.date_time // $q8 + 1) * $q8 AS "window"
         FROM person p JOIN auction a ON a.seller = p.id AND a.date_time // $q8 = p.date_time // $q8
         GROUP BY p.id, p.date_time
     """,

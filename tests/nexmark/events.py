@@ -50,7 +50,7 @@ def events(draw: st.DrawFn, *, bids_max: int = 25) -> Events:
         Person(next(numbers), of, draw(st.integers(0, 3)), draw(st.integers(0, 9)), draw(st.integers(0, 5)), base + at)
         for of, at in ((of, draw(DATES)) for of in person_ids)
     ]
-    auctions = []
+    auctions: list[Auction] = []
     for of in auction_ids:
         at = draw(DATES)
         # At its own date it closes before any bid can be valid; dates and closes share a few values.
@@ -63,10 +63,9 @@ def events(draw: st.DrawFn, *, bids_max: int = 25) -> Events:
     for _ in range(bid_count):
         at = base + draw(DATES)
         of = draw(AUCTION_IDS)
-        if auctions and draw(st.integers(0, 3)):
-            auction = auctions[draw(st.integers(0, len(auctions) - 1))]
-            of = auction.id
-            opened, closes = auction.date_time, auction.expires
+        if auctions and draw(st.integers(0, 3)) > 0:
+            there = auctions[draw(st.integers(0, len(auctions) - 1))]
+            of, opened, closes = there.id, there.date_time, there.expires
             at = draw(st.sampled_from([at, opened, opened, max(base, opened - 1), max(base, closes - 1), closes]))
         bids.append(Bid(next(numbers), of, draw(PERSON_IDS), draw(PRICES), at))
     return Events(persons, auctions, bids, draw(windows()))

@@ -18,6 +18,7 @@ import itertools
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -101,12 +102,13 @@ def scenarios() -> Iterator[Scenario]:
     slots = itertools.cycle((1, 2, 3, 4))
     moved_slots = itertools.cycle((2, 3, 4))  # with one slot nothing moves
     generators = itertools.cycle(GENERATORS)
+    transfers = itertools.cycle(TRANSFERS)  # three strategies a query, so each gets the other one with the next query
     seeds = itertools.count()
     for query in QUERIES:
         for _ in range(2):
             yield Scenario(query, False, next(slots), generator=next(generators), seed=next(seeds), tick=next(ticks))
-        moving = [("none", "handover"), *zip(STRATEGIES[1:4], itertools.cycle(TRANSFERS)), ("random", "copy")]
-        moving += [("random", "handover")]
+        moving = [("none", "handover"), *((strategy, next(transfers)) for strategy in STRATEGIES[1:4])]
+        moving += [("random", transfer) for transfer in TRANSFERS]
         for strategy, transfer in moving:
             count = next(slots) if strategy == "none" else next(moved_slots)
             kind, seed = next(generators), next(seeds)
@@ -235,12 +237,11 @@ def build_of(run: Scenario, define: Definition) -> Callable[[Graph], Slot]:
     """Return build: the three inputs, the query, a capture and a probe."""
 
     def build(graph: Graph) -> Slot:
-        inputs, streams = {}, []
-        for name, schema in SCHEMAS.items():
-            inputs[name], stream = graph.input(name, schema)
-            streams.append(stream)
+        made = {name: graph.input(name, schema) for name, schema in SCHEMAS.items()}
+        inputs = {name: one for name, (one, _) in made.items()}
+        person, auction, bid = (stream for _, stream in made.values())
         control = graph.control(inputs["bid"], lead=run.tick) if run.flex else None
-        rows = define(*streams, control, run)
+        rows = define(person, auction, bid, control, run)
         return Slot(inputs, control, rows.capture("rows"), rows.probe())
 
     return build
@@ -268,8 +269,7 @@ def play(run: Scenario, define: Definition, by_slot: Sequence[Streams]) -> Outco
             if number + 1 >= ticks and mover.finished:
                 break
             if number + 1 >= ticks or draw.random() < 0.2:
-                probes = [slot.probe for slot in slots]
-                simulation.run_until(lambda time=time, probes=probes: all(p.frontier() > time for p in probes))
+                simulation.run_until(partial(_passed, slots, time))
         assert mover.finished, f"{run.name}: the plan has not come to its end"
         for slot in slots:
             for one in slot.inputs.values():
@@ -282,6 +282,10 @@ def play(run: Scenario, define: Definition, by_slot: Sequence[Streams]) -> Outco
     if "kind" in rows:
         rows["kind"] = KINDS[rows["kind"]]
     return Outcome(rows, np.concatenate([part.times for part in parts]), moved)
+
+
+def _passed(slots: list[Slot], time: int) -> bool:
+    return all(slot.probe.frontier() > time for slot in slots)
 
 
 def _by_tick(streams: Streams, tick: int) -> dict[int, dict[str, dict[str, npt.NDArray[Any]]]]:
@@ -303,7 +307,8 @@ class Mover:
     def __init__(self, run: Scenario, control: Control | None, probes: list[Any], duration: int) -> None:
         self._control, self._probes = control, probes
         self._pacer: Pacer | None = None
-        self._random: list[tuple[int, list[Instruction]]] = []  # (not before, moves), the last first
+        self._random: list[tuple[int, int, list[Instruction]]] = []  # (lap, not before, moves), the last first
+        self._lap_times = dict.fromkeys(range(-1, LAPS), -1)  # the control's time when a lap's moves were last sent
         if run.strategy == "none" or control is None:
             return
         bins = 1 << run.bin_shift
@@ -327,8 +332,11 @@ class Mover:
         if self._control is None or self._control.closed:
             return
         now = self._control.time
-        while self._random and self._random[-1][0] <= now:
-            self._control.send_instructions(self._random.pop()[1])
+        # Of two moves of a bin at one time only the second would happen, so laps do not share a time.
+        while self._random and self._random[-1][1] <= now and self._lap_times[self._random[-1][0] - 1] < now:
+            lap, _, moves = self._random.pop()
+            self._control.send_instructions(moves)
+            self._lap_times[lap] = now
         if self._pacer is not None:
             step = self._pacer.due(now, min(probe.frontier() for probe in self._probes))
             if step is not None:
@@ -337,17 +345,18 @@ class Mover:
 
 def _random_moves(
     draw: random.Random, owner: list[int], slots: int, duration: int
-) -> Iterator[tuple[int, list[Instruction]]]:
-    """Yield (not before, moves): every bin ``LAPS`` times to another worker, in groups of random size and distance."""
-    moves: list[Instruction] = []
-    for _ in range(LAPS):
+) -> Iterator[tuple[int, int, list[Instruction]]]:
+    """Yield (lap, not before, moves): in a lap each bin goes to another worker, in groups of any size and distance."""
+    for lap in range(LAPS):
+        moves: list[Instruction] = []
         for bin_id in draw.sample(range(len(owner)), len(owner)):
             owner[bin_id] = (owner[bin_id] + draw.randrange(1, slots)) % slots
             moves.append(Move(bin_id, owner[bin_id]))
-    starts = sorted({0, *(draw.randrange(len(moves)) for _ in range(len(moves) // 3))})
-    times = sorted(draw.randrange(duration) for _ in starts)
-    for time, (first, last) in zip(times, itertools.pairwise([*starts, len(moves)]), strict=True):
-        yield time, moves[first:last]
+        starts = sorted({0, *(draw.randrange(len(moves)) for _ in range(len(moves) // 3))})
+        first_time, last_time = lap * duration // LAPS, (lap + 1) * duration // LAPS
+        times = sorted(draw.randrange(first_time, last_time) for _ in starts)
+        for time, (first, last) in zip(times, itertools.pairwise([*starts, len(moves)]), strict=True):
+            yield lap, time, moves[first:last]
 
 
 SCENARIOS: Final = tuple(scenarios())

@@ -51,7 +51,7 @@ def q1(change: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda rows: r
 
         del person, auction
         if control is None:
-            return bid.exchange("auction").flat_map(lambda batch: change(rows_of(batch)), columns=COLUMNS)
+            return bid.exchange("auction").flat_map(lambda batch: [change(rows_of(batch))], columns=COLUMNS)
         return bid.stateful_unary(
             key="auction", state=HashTable("u8", {"n": "u8"}), fold=fold, columns=COLUMNS, control=control,
             bin_shift=run.bin_shift, transfer=run.transfer,

@@ -24,6 +24,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from megaphone._core import ffi, lib
 from megaphone.dataflow.graph import Graph
 from megaphone.dataflow.operators.capture import Captured
 from megaphone.dataflow.stream import Stream
@@ -33,6 +34,7 @@ from megaphone.migration.operators.control import Control
 from megaphone.migration.pacing import Pacer
 from megaphone.testing import Simulation
 from tests.nexmark.oracle import AUCTION, BID, COLUMNS, KIND, PERSON, QUERIES, Streams, Windows, difference, expected
+from tests.property.migrating import settle
 
 MS: Final = 1_000_000
 KINDS: Final = np.array(["person", "auction", "bid"], KIND)
@@ -218,7 +220,7 @@ def check(
 
     Raises:
         AssertionError: other rows than the oracle's, a row whose logical time is not its time's, none at all to
-            compare, or a plan that did not move what it should have.
+            compare, a plan that moved nothing, or something left of the run when it was over.
     """
     by_slot = generate(run)
     outcome = play(run, define or definition(run.query), by_slot)
@@ -286,11 +288,23 @@ def play(run: Scenario, define: Definition, by_slot: Sequence[Streams]) -> Outco
         simulation.run()
         parts: list[Captured] = [slot.rows.result() for slot in slots]
         moved = simulation.counter("bins_in")
+        assert moved == simulation.counter("bins_out")
+        _assert_at_rest(simulation)
     rows = {name: np.concatenate([part[name] for part in parts]) for name in COLUMNS[run.query]}
     assert all(list(part.columns) == list(rows) for part in parts), f"{run.name}: columns {list(parts[0].columns)}"
     if "kind" in rows:
         rows["kind"] = KINDS[rows["kind"]]
     return Outcome(rows, np.concatenate([part.times for part in parts]), moved)
+
+
+def _assert_at_rest(simulation: Simulation) -> None:
+    """No count, message or broken list of blocks is left of a run."""
+    settle(simulation)
+    left = ffi.new("int64_t[3]")
+    for worker in simulation.workers:
+        assert lib.mp_times_left(worker.slot, left) == 0, list(left)
+        assert lib.mp_block_check(worker.slot) == 0
+        assert lib.mp_queued_cells(simulation.memory.control, worker.index) == 0
 
 
 def _passed(slots: list[Slot], time: int) -> bool:

@@ -25,7 +25,7 @@ LATE = 1 << 61
 DATES = st.one_of(st.integers(0, 12), st.integers(0, 12), st.sampled_from([0, 10, 20, 40]), st.integers(0, 60))
 LENGTHS = st.one_of(st.integers(1, 8), st.sampled_from([10, 20, 25]))
 PRICES = st.one_of(st.sampled_from([0, 1, 2, 2, 3]), st.integers(0, 300), st.sampled_from([2**53 + 1, 2**56 - 1]))
-AUCTION_IDS = st.one_of(st.integers(1, 4), st.integers(1, 4), st.sampled_from([122, 123, 246]))
+AUCTION_IDS = st.one_of(st.integers(1, 4), st.integers(1, 4), st.sampled_from([41, 123, 246]))
 PERSON_IDS = st.integers(1, 5)
 
 

@@ -128,7 +128,8 @@ def test_q4_gives_one_row_for_all_auctions_of_a_category_that_close_together() -
     auctions = [OPEN, OPEN._replace(id=2), OPEN._replace(id=3, expires=30), OPEN._replace(id=4, category=11)]
     auctions.append(OPEN._replace(id=5, expires=40))
     bids = [bid(price, 15, auction=id_) for id_, price in ((1, 10), (2, 21), (3, 100), (4, 8), (5, 6))]
-    assert given_by("q4", Events(auctions=auctions, bids=bids)) == [(20, 10, 15), (20, 11, 8), (30, 10, 43), (40, 10, 34)]
+    means = [(20, 10, 15), (20, 11, 8), (30, 10, 43), (40, 10, 34)]
+    assert given_by("q4", Events(auctions=auctions, bids=bids)) == means
 
 
 def test_q5_gives_every_slide_end_until_the_last_bid_has_left_the_window() -> None:

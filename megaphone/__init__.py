@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from megaphone.dataflow.worker import Worker
     from megaphone.errors import MegaphoneError
     from megaphone.migration.control import Map, Move, Noop
-    from megaphone.state.stores import DenseArray, HashTable
+    from megaphone.state.stores import DenseArray, HashTable, Pickled, Rows
 
 _abi.check()
 
@@ -49,7 +49,9 @@ _HOMES = {
     "MegaphoneError": "megaphone.errors",
     "Move": "megaphone.migration.control",
     "Noop": "megaphone.migration.control",
+    "Pickled": "megaphone.state.stores",
     "Result": "megaphone.dataflow.execute",
+    "Rows": "megaphone.state.stores",
     "Schema": "megaphone.dataflow.schema",
     "Stream": "megaphone.dataflow.stream",
     "Worker": "megaphone.dataflow.worker",
@@ -68,7 +70,9 @@ __all__ = [
     "MegaphoneError",
     "Move",
     "Noop",
+    "Pickled",
     "Result",
+    "Rows",
     "Schema",
     "Stream",
     "Worker",

@@ -6,6 +6,7 @@
 #include "shm/block.h"
 #include "shm/ring.h"
 #include "shm/slab.h"
+#include "state/arena.h"
 
 /* Everybody is stopped, so the words of a slot stand still; loads take what its last release has published. */
 static int is_somebody_busy(const mp_slot *look, uint32_t but) {
@@ -114,6 +115,13 @@ static void name(naming *n, uint32_t slot, uint64_t offset) {
     }
 }
 
+/* What the directory of an arena names: its pages. */
+static void name_pages(naming *n, uint32_t slot, uint64_t arena) {
+    if (!arena || mp_look_room(n->look, arena) < sizeof(mp_arena)) return;
+    const mp_arena *a = mp_at(n->look, arena);
+    for (uint32_t i = 0; i < MP_ARENA_PAGES; i++) name(n, slot, a->page[i]);
+}
+
 /* A block on its way home, and those that travel with it. */
 static void name_sent(naming *n, uint32_t slot, uint64_t offset) {
     for (uint64_t hops = 0; offset && hops <= n->count; hops++) {
@@ -153,7 +161,10 @@ static int name_keyed(naming *n, uint32_t slot, uint32_t keyed) {
     for (uint32_t i = updates.head; i != updates.tail; i++)
         name(n, slot, ((const mp_update *)mp_vec_entry(n->look, &updates, i, sizeof(mp_update)))->owners);
     for (uint32_t from = 0; from < n->look->slots; from++)
-        for (uint32_t i = 0; i < MP_BIN_BLOCKS; i++) name(n, slot, k->incoming[from].block[i]);
+        for (uint32_t i = 0; i < MP_BIN_BLOCKS; i++) {
+            name(n, slot, k->incoming[from].block[i]);
+            if (i == MP_BLOCK_ARENA) name_pages(n, slot, k->incoming[from].block[i]);
+        }
     return 0;
 }
 
@@ -180,8 +191,11 @@ static int name_all(naming *n) {
     for (uint32_t i = 0; i < look->header->limits.keyed && rc == 0; i++) {
         mp_bin *bins = mp_bins_of(look, i);
         for (uint32_t b = 0; b < 1u << look->header->limits.bin_shift[i]; b++)
-            for (uint32_t j = 0; j < MP_BIN_BLOCKS; j++)
-                name(n, MP_LOAD_RELAXED(&bins[b].owner), bins[b].block[j]); /* for the message only */
+            for (uint32_t j = 0; j < MP_BIN_BLOCKS; j++) {
+                const uint32_t owner = MP_LOAD_RELAXED(&bins[b].owner); /* for the message only */
+                name(n, owner, bins[b].block[j]);
+                if (j == MP_BLOCK_ARENA) name_pages(n, owner, bins[b].block[j]);
+            }
     }
     return rc;
 }

@@ -1,6 +1,7 @@
 #include "migration/transfer.h"
 
 #include "shm/slab.h"
+#include "state/arena.h"
 #include "state/store.h"
 
 /* Append a piece of one block, or the header, to the message; returns the bytes used, 0 when it does not fit. */
@@ -16,17 +17,22 @@ static uint64_t put_piece(uint8_t *to, uint64_t room, mp_piece piece, const void
 static int put_bin(mp_slot *s, mp_stateful *op, mp_keyed *k, uint32_t b, uint8_t *to, uint64_t room, uint64_t *used,
                    uint32_t target) {
     mp_bin *bin = &mp_bins_of(s, op->keyed)[b];
-    for (; k->copy_block < MP_BIN_BLOCKS; k->copy_block++, k->copy_at = 0) {
-        uint64_t block = bin->block[k->copy_block];
+    for (; k->copy_block < MP_BIN_PARTS; k->copy_block++, k->copy_at = 0) {
+        const uint64_t *part = mp_bin_part(s, bin, k->copy_block), block = part ? *part : 0;
         if (!block) continue;
         uint64_t block_bytes = mp_block_bytes(s, block);
         while (k->copy_at < block_bytes) {
             uint64_t left = room - *used;
             if (left < 2 * sizeof(mp_piece)) return 0;
             uint64_t bytes = block_bytes - k->copy_at;
+            /* A directory goes whole: its pages follow, and have other names there. */
+            if (k->copy_block == MP_BLOCK_ARENA && bytes > left - sizeof(mp_piece)) return 0;
             if (bytes > left - sizeof(mp_piece)) bytes = (left - sizeof(mp_piece)) & ~63ull;
             mp_piece piece = {.bin = b, .block = k->copy_block, .block_bytes = block_bytes, .at = k->copy_at, .bytes = bytes};
+            uint8_t *payload = to + *used + sizeof piece;
             *used += put_piece(to + *used, left, piece, (uint8_t *)mp_at(s, block) + k->copy_at);
+            if (k->copy_block == MP_BLOCK_ARENA)
+                memset(((mp_arena *)payload)->page, 0, sizeof(((mp_arena *)payload)->page));
             k->copy_at += bytes;
             mp_count(s, MP_COPIED_MIGRATE, bytes);
         }
@@ -81,6 +87,14 @@ int mp_transfer_out(mp_slot *s, mp_stateful *op, const uint8_t *now, const uint8
     return 0;
 }
 
+/* Where the name of an incoming part goes; NULL: there is no such part, or not yet. */
+static uint64_t *incoming_part(const mp_slot *s, mp_incoming *incoming, uint32_t part) {
+    if (part < MP_BIN_BLOCKS) return &incoming->block[part];
+    const uint64_t arena = incoming->block[MP_BLOCK_ARENA];
+    if (!arena || part < MP_BIN_PAGES || part >= MP_BIN_PARTS) return NULL;
+    return &((mp_arena *)mp_at(s, arena))->page[part - MP_BIN_PAGES];
+}
+
 int64_t mp_transfer_in(mp_slot *s, mp_stateful *op, mp_keyed *k, const mp_cell *cell, uint32_t *arrived) {
     const uint8_t *from = mp_at(s, (uint64_t)cell->offset64 * 64);
     mp_incoming *incoming = &k->incoming[cell->sender];
@@ -90,12 +104,17 @@ int64_t mp_transfer_in(mp_slot *s, mp_stateful *op, mp_keyed *k, const mp_cell *
         memcpy(&piece, from + at, sizeof piece);
         const uint8_t *payload = from + at + sizeof piece;
         at += sizeof piece + MP_ALIGN64(piece.bytes);
-        if (piece.block < MP_BIN_BLOCKS) {
+        if (piece.block != MP_BIN_BLOCKS) {
+            uint64_t *part = incoming_part(s, incoming, piece.block);
+            if (!part) return -EPROTO;
             if (piece.at == 0) {
-                incoming->block[piece.block] = mp_block_alloc(s, piece.block_bytes);
-                if (!incoming->block[piece.block]) return -ENOMEM;
+                const uint64_t block = mp_block_alloc(s, piece.block_bytes);
+                if (!block) return -ENOMEM;
+                if (piece.block == MP_BLOCK_ARENA) memset(mp_at(s, block), 0, sizeof(mp_arena)); /* it names nothing */
+                MP_IN_ORDER();
+                *part = block;
             }
-            memcpy((uint8_t *)mp_at(s, incoming->block[piece.block]) + piece.at, payload, piece.bytes);
+            memcpy((uint8_t *)mp_at(s, *part) + piece.at, payload, piece.bytes);
             mp_count(s, MP_COPIED_MIGRATE, piece.bytes);
             continue;
         }

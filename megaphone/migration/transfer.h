@@ -3,7 +3,9 @@
  *   giver: blocks --1 copy--> messages of at most one slab --ring--> taker: --1 copy--> blocks of its own
  *
  * A message is a run of records, each a mp_piece of 64 bytes and its payload rounded to 64:
- *   piece of block b of a bin at position p | ... | the bin's header: all its blocks have come, it changes owner.
+ *   piece of part b of a bin at position p | ... | the bin's header: all its parts have come, it changes owner.
+ * Parts are numbered as in arena.h: blocks first, then the pages of an arena, whose directory comes before them and has
+ * lost their names on the way. A half that has arrived names what it has got, so that nothing is ever without a name.
  * Resumable: one message per activation, the position is kept in mp_keyed, and F keeps its capability at t to the last,
  * so nobody applies t before the last piece. Every byte is counted as MP_COPIED_MIGRATE on both sides. */
 #ifndef MP_TRANSFER_H
@@ -12,7 +14,7 @@
 #include "migration/keyed.h"
 
 typedef struct mp_piece {
-    uint32_t bin, block; /* block MP_BIN_BLOCKS: the header of the bin */
+    uint32_t bin, block; /* a part of the bin; MP_BIN_BLOCKS: its header */
     uint64_t block_bytes, at, bytes;
     uint64_t reserved[4];
 } mp_piece;

@@ -4,6 +4,7 @@
 
 #include "shm/block.h"
 #include "shm/park.h"
+#include "state/arena.h"
 
 #ifndef MADV_POPULATE_READ
 #define MADV_POPULATE_READ 22
@@ -19,6 +20,11 @@ static uint64_t foreign_bytes(const mp_slot *s, uint64_t block) {
     return bytes <= data_bytes - block ? bytes : 0;
 }
 
+/* A page of an arena is named by a block that may be anybody's by now, so its name is not believed at all. */
+static uint64_t foreign_part_bytes(const mp_slot *s, uint64_t block, uint32_t part) {
+    return part < MP_BIN_BLOCKS ? foreign_bytes(s, block) : mp_look_room(s, block);
+}
+
 uint64_t mp_warm(mp_slot *s, const mp_stateful *op, const uint8_t *next_owner, mp_warming *w, uint64_t budget) {
     uint64_t start = mp_now_ns(), mapped = 0;
     const uint64_t page = 4096;
@@ -26,10 +32,10 @@ uint64_t mp_warm(mp_slot *s, const mp_stateful *op, const uint8_t *next_owner, m
     for (; w->bin < 1u << op->bin_shift && mapped < budget; w->bin++, w->block = 0, w->at = 0) {
         mp_bin *bin = &bins[w->bin];
         if (next_owner[w->bin] != s->index || MP_LOAD_RELAXED(&bin->owner) == s->index) continue;
-        for (; w->block < MP_BIN_BLOCKS; w->block++, w->at = 0) {
+        for (; w->block < MP_BIN_PARTS; w->block++, w->at = 0) {
             /* The owner may replace the block at any time; a stale address maps a page for nothing, and that is all. */
-            uint64_t block = __atomic_load_n(&bin->block[w->block], __ATOMIC_RELAXED);
-            uint64_t bytes = foreign_bytes(s, block);
+            uint64_t block = mp_bin_part_look(s, bin, w->block);
+            uint64_t bytes = foreign_part_bytes(s, block, w->block);
             while (w->at < bytes && mapped < budget) {
                 uint64_t step = bytes - w->at < (256u << 10) ? bytes - w->at : (256u << 10);
                 uint64_t from = (block + w->at) & ~(page - 1), to = (block + w->at + step + page - 1) & ~(page - 1);
@@ -51,8 +57,10 @@ uint64_t mp_warm_bytes(const mp_slot *s, const mp_stateful *op, const uint8_t *n
     mp_bin *bins = mp_bins_of(s, op->keyed);
     for (uint32_t b = 0; b < 1u << op->bin_shift; b++) {
         if (next_owner[b] != s->index || MP_LOAD_RELAXED(&bins[b].owner) == s->index) continue;
-        for (uint32_t i = 0; i < MP_BIN_BLOCKS; i++)
-            bytes += foreign_bytes(s, __atomic_load_n(&bins[b].block[i], __ATOMIC_RELAXED));
+        for (uint32_t i = 0; i < MP_BIN_PARTS; i++) {
+            bytes += foreign_part_bytes(s, mp_bin_part_look(s, &bins[b], i), i);
+            if (i == MP_BIN_BLOCKS && !__atomic_load_n(&bins[b].block[MP_BLOCK_ARENA], __ATOMIC_RELAXED)) break;
+        }
     }
     return bytes;
 }

@@ -19,6 +19,11 @@ def _store(operator: dict[str, Any]) -> str:
     store = operator["store"]
     values = ", ".join(f"{column['name']} {column['dtype']}" for column in store["columns"])
     kind = "array" if store["kind"] == "dense" else "hash table"
+    if store["kind"] == "pickled":
+        return f"objects of {store['key']}, pickled"
+    if "list" in store:
+        values = ", ".join(f"{column['name']} {column['dtype']}" for column in store["list"])
+        return f"lists of {store['key']} -> {values} of each row"
     return f"{kind} of {store['key']} -> {values}"
 
 

@@ -3,9 +3,11 @@
  * What a store in progress has left half done is read as what it was or as what it becomes, never as both:
  *   a table just begun     two different blocks and no flag: the older one still has all rows
  *   a sweep under way      a row of the new table whose home in the older one is not below the cursor is a copy
- *   a growth just ended    the older block is gone, or the cursor is at its end: the table has all rows */
+ *   a growth just ended    the older block is gone, or the cursor is at its end: the table has all rows
+ * Of lists (rows.h) the table is read, whose rows have their lengths; what is in them is not looked at. */
 #include "observe/inspect_inside.h"
 
+#include "state/arena.h"
 #include "state/dense_inside.h"
 #include "state/table_inside.h"
 
@@ -124,9 +126,10 @@ static void look_bin(const mp_slot *look, mp_bin *b, mp_look_bin *out) {
     out->live = b->live;
     out->pending = b->pending_count;
     out->pending_time = b->pending_time;
-    for (uint32_t i = 0; i < MP_BIN_BLOCKS; i++) {
-        if (!b->block[i] || (i == MP_BLOCK_OLD && b->block[i] == b->block[MP_BLOCK_TABLE])) continue;
-        uint64_t room = mp_look_room(look, b->block[i]);
+    for (uint32_t i = 0; i < MP_BIN_PARTS; i++) {
+        uint64_t block = mp_bin_part_look(look, b, i);
+        if (!block || (i == MP_BLOCK_OLD && block == b->block[MP_BLOCK_TABLE])) continue;
+        uint64_t room = mp_look_room(look, block);
         out->bytes += room;
         if (!room) out->torn |= MP_TORN_UNREADABLE;
     }

@@ -2,9 +2,9 @@
  *
  * Owner     `owner` names the slot; only that slot's process touches the rest and the blocks (writership passes by ring
  *           release and acquire when the bin is handed over). `resident` is 0 while a state message carries the bin.
- * Content   up to four blocks: the table, the older table while it grows, the arena of `bytes` keys, the heap of
- *           post-dated records. All are position-independent, so a bin moves by changing owner, and is copied by
- *           copying its blocks. */
+ * Content   up to four blocks: the table, the older table while it grows, the arena of lists with its pages (arena.h),
+ *           the heap of post-dated records. All are position-independent but for the names of an arena's pages, so a
+ *           bin moves by changing owner, and is copied by copying its parts. */
 #ifndef MP_BIN_H
 #define MP_BIN_H
 
@@ -23,7 +23,7 @@ typedef struct mp_bin {              /* 128 bytes, two cache lines */
     uint64_t capacity;               /* rows of the table */
     uint64_t old_capacity;           /* rows of the older table */
     uint64_t old_cursor;             /* rows of the older table that have been moved */
-    uint64_t arena_used;             /* bytes */
+    uint64_t arena_used;             /* bytes of keys in the table's block */
     uint32_t pending_count;
     uint32_t pending_capacity;
     uint64_t pending_time;           /* least time in the heap, MP_NEVER when empty */

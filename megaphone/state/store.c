@@ -1,19 +1,16 @@
 /* store.c - what is the same for every kind of store: layout, row addresses, scans, sums. */
-#include "state/store.h"
+#include "state/store_inside.h"
 
+#include "state/arena.h"
 #include "state/dense.h"
-#include "state/table.h"
-
-static inline mp_bin *mp_bin_at(const mp_slot *s, const mp_store *store, uint32_t bin_id) {
-    return mp_bins_of(s, store->keyed) + bin_id;
-}
+#include "state/rows.h"
 
 int mp_store_init(mp_store *store, const uint16_t *align) {
     int dense = store->kind == MP_STORE_DENSE;
     uint32_t width = store->key_bytes, at = 8;
     if (store->bin_shift < 1 || store->bin_shift > MP_BIN_SHIFT_MAX || store->hash > MP_HASH_DENSE) return -EINVAL;
     if (!store->columns || store->columns > MP_COLUMNS_MAX) return -EINVAL;
-    if (store->kind != MP_STORE_DENSE && store->kind != MP_STORE_TABLE) return -EINVAL;
+    if (store->kind < MP_STORE_DENSE || store->kind > MP_STORE_ROWS) return -EINVAL;
     if (dense && (store->hash != MP_HASH_DENSE || store->key_kind != MP_KEY_U64)) return -EINVAL;
     if (store->key_kind == MP_KEY_U64) {
         if (width != 1 && width != 2 && width != 4 && width != 8) return -EINVAL;
@@ -26,6 +23,7 @@ int mp_store_init(mp_store *store, const uint16_t *align) {
     if (store->key_kind == MP_KEY_BYTES) at += 8;
     at = (at + 7) & ~7u;
     store->value_at = at;
+    if (store->kind == MP_STORE_ROWS) return mp_rows_init(store, align);
     for (uint32_t c = 0; c < store->columns; c++) {
         uint32_t to = align[c];
         if (!to || to > 8 || to & (to - 1)) return -EINVAL;
@@ -41,41 +39,6 @@ int mp_store_init(mp_store *store, const uint16_t *align) {
 }
 
 /* ---- rows by key ----------------------------------------------------------------------------------------------- */
-
-typedef struct mp_keys {
-    const void *data;
-    const uint32_t *offsets;
-    const uint64_t *hashes;
-} mp_keys;
-
-static inline mp_key mp_keys_at(const mp_store *store, const mp_keys *keys, uint64_t i) {
-    mp_key key = {0, NULL, 0};
-    if (store->key_kind == MP_KEY_U64) {
-        key.word = mp_key_at(keys->data, store->key_bytes, i);
-        return key;
-    }
-    key.length = keys->offsets ? keys->offsets[i + 1] - keys->offsets[i] : store->key_bytes;
-    key.bytes = (const uint8_t *)keys->data + (keys->offsets ? keys->offsets[i] : i * store->key_bytes);
-    if (keys->hashes && store->hash == MP_HASH_MIX)
-        key.word = keys->hashes[i];
-    else
-        key.word = mp_hash_mix_bytes(key.bytes, key.length);
-    return key;
-}
-
-static inline uint32_t mp_keys_bin(const mp_store *store, const mp_keys *keys, const mp_key *key, uint64_t i) {
-    if (keys->hashes) return mp_bin_of(keys->hashes[i], store->bin_shift);
-    if (store->key_kind == MP_KEY_U64)
-        return mp_bin_of(mp_hash_key(key->word, store->hash, store->bin_shift), store->bin_shift);
-    return mp_bin_of(store->hash == MP_HASH_MIX ? key->word : mp_hash_fnv_bytes(key->bytes, key->length),
-                     store->bin_shift);
-}
-
-MP_PREFETCHER mp_rows_prefetch(const mp_slot *s, const mp_store *store, const mp_bin *b, const mp_key *key) {
-    uint64_t at = store->kind == MP_STORE_DENSE ? key->word >> store->bin_shift
-                                                : mp_table_home(mp_table_place(store, key->word), b->capacity);
-    __builtin_prefetch(s->data + b->block[MP_BLOCK_TABLE] + at * store->row_bytes, 1);
-}
 
 static uint64_t mp_rows_pass(mp_slot *s, const mp_store *store, const mp_keys *keys, uint64_t n, int insert,
                              uint64_t *rows, mp_outcome *why) {
@@ -111,9 +74,10 @@ uint64_t mp_store_rows(mp_slot *s, const mp_store *store, const void *keys, cons
                        const uint64_t *hashes, uint64_t n, int insert, uint64_t *rows, mp_outcome *why) {
     mp_keys columns = {keys, offsets, hashes};
     mp_outcome_clear(why);
-    if ((store->key_kind == MP_KEY_BYTES) != (offsets != NULL)) return why->error = -EINVAL, 0;
+    if ((store->key_kind == MP_KEY_BYTES) != (offsets != NULL) || (insert && store->kind == MP_STORE_ROWS))
+        return why->error = -EINVAL, 0;
     uint64_t done = mp_rows_pass(s, store, &columns, n, insert, rows, why);
-    if (insert && store->kind == MP_STORE_TABLE && why->rows_made + why->rows_moved) {
+    if (insert && store->kind != MP_STORE_DENSE && why->rows_made + why->rows_moved) {
         /* Growth moved rows while keys were being found: find them again, which moves nothing. */
         mp_outcome again;
         mp_outcome_clear(&again);
@@ -124,8 +88,7 @@ uint64_t mp_store_rows(mp_slot *s, const mp_store *store, const void *keys, cons
 
 /* ---- rows by address ------------------------------------------------------------------------------------------- */
 
-/* Where a row address points, or NULL with why->error: not resident, or not the row that it was. */
-static uint8_t *mp_row_of(mp_slot *s, const mp_store *store, uint64_t address, mp_outcome *why) {
+uint8_t *mp_row_of(mp_slot *s, const mp_store *store, uint64_t address, mp_outcome *why) {
     uint64_t bin_id = address >> 44, position = address & 0xffffffff;
     why->error = -ESTALE;
     if (bin_id >> store->bin_shift) return NULL;
@@ -134,23 +97,16 @@ static uint8_t *mp_row_of(mp_slot *s, const mp_store *store, uint64_t address, m
     if (!mp_bin_mine(s, b)) return why->error = -EPERM, NULL;
     if (((address >> 32) & 0xfff) != (b->generation & 0xfff)) return NULL;
     uint8_t *row = NULL;
-    if (store->kind == MP_STORE_TABLE) row = mp_table_at(s, store, b, position);
+    if (store->kind != MP_STORE_DENSE) row = mp_table_at(s, store, b, position);
     else if (position < b->capacity) row = mp_dense_reach(s, store, b, position, 0, why);
     if (row) why->error = 0;
     return row;
 }
 
-MP_PREFETCHER mp_row_prefetch(const mp_slot *s, const mp_store *store, uint64_t address) {
-    if (address >> 44 >> store->bin_shift) return;
-    const mp_bin *b = mp_bin_at(s, store, (uint32_t)(address >> 44));
-    uint64_t block = b->block[address & MP_OLD_ROW ? MP_BLOCK_OLD : MP_BLOCK_TABLE];
-    __builtin_prefetch(s->data + block + (address & 0x7fffffff) * store->row_bytes, 1);
-}
-
 uint64_t mp_store_gather(mp_slot *s, const mp_store *store, const uint64_t *rows, uint64_t n, uint32_t column, void *out,
                          mp_outcome *why) {
     mp_outcome_clear(why);
-    if (column >= store->columns) return why->error = -EINVAL, 0;
+    if (column >= store->columns || store->kind == MP_STORE_ROWS) return why->error = -EINVAL, 0;
     uint32_t at = store->column_at[column], bytes = store->item_bytes[column];
     uint8_t *to = out;
     uint64_t i = 0;
@@ -176,7 +132,7 @@ static inline void mp_row_put(uint8_t *to, const uint8_t *from, uint32_t bytes) 
 uint64_t mp_store_put(mp_slot *s, const mp_store *store, const uint64_t *rows, uint64_t n, uint32_t column,
                       const void *values, mp_outcome *why) {
     mp_outcome_clear(why);
-    if (column >= store->columns) return why->error = -EINVAL, 0;
+    if (column >= store->columns || store->kind == MP_STORE_ROWS) return why->error = -EINVAL, 0;
     uint32_t at = store->column_at[column], bytes = store->item_bytes[column];
     const uint8_t *from = values;
     for (uint64_t i = 0; i < n; i++, from += bytes) {
@@ -197,15 +153,17 @@ uint64_t mp_store_put(mp_slot *s, const mp_store *store, const uint64_t *rows, u
 
 uint64_t mp_store_remove(mp_slot *s, const mp_store *store, const uint64_t *rows, uint64_t n, mp_outcome *why) {
     mp_outcome_clear(why);
-    if (store->kind != MP_STORE_TABLE) return why->error = -EINVAL, 0;
+    if (store->kind == MP_STORE_DENSE) return why->error = -EINVAL, 0;
     uint64_t i = 0;
     for (; i < n; i++) {
         if (i && rows[i] >= rows[i - 1]) {
             why->error = -EINVAL;
             break;
         }
-        if (!mp_row_of(s, store, rows[i], why)) break;
+        uint8_t *row = mp_row_of(s, store, rows[i], why);
+        if (!row) break;
         mp_bin *b = mp_bin_at(s, store, (uint32_t)(rows[i] >> 44));
+        if (store->kind == MP_STORE_ROWS) mp_rows_free(s, store, b, row);
         mp_table_remove(s, store, b, rows[i] & 0xffffffff);
         if (i + 1 == n || rows[i + 1] >> 44 != rows[i] >> 44) b->generation++;
     }
@@ -221,7 +179,7 @@ static uint8_t *mp_bin_next(mp_slot *s, const mp_store *store, uint32_t bin_id, 
                             uint64_t *word) {
     mp_bin *b = mp_bin_at(s, store, bin_id);
     uint8_t *row;
-    if (store->kind == MP_STORE_TABLE) {
+    if (store->kind != MP_STORE_DENSE) {
         row = mp_table_next(s, store, b, cursor, position);
         if (row) *word = *(const uint64_t *)row;
         return row;
@@ -271,13 +229,6 @@ uint64_t mp_store_scan(mp_slot *s, const mp_store *store, uint32_t bin_id, uint6
     return count;
 }
 
-static uint64_t mp_item_word(const uint8_t *item, uint32_t bytes) {
-    uint64_t word = 0;
-    if (bytes > 8) return mp_hash_mix_bytes(item, bytes);
-    memcpy(&word, item, bytes);
-    return word;
-}
-
 uint64_t mp_store_checksum_bin(mp_slot *s, const mp_store *store, uint32_t bin_id) {
     uint64_t sum = 0, cursor = 0, position, word = 0;
     if (bin_id >> store->bin_shift || !mp_bin_mine(s, mp_bin_at(s, store, bin_id))) return 0;
@@ -285,6 +236,10 @@ uint64_t mp_store_checksum_bin(mp_slot *s, const mp_store *store, uint32_t bin_i
     while (cursor != UINT64_MAX && (row = mp_bin_next(s, store, bin_id, &cursor, &position, &word))) {
         uint64_t hash = store->key_kind == MP_KEY_U64 ? mp_hash_mix(word) : word;
         uint64_t any = 0;
+        if (store->kind == MP_STORE_ROWS) {
+            sum += mp_rows_sum(s, store, mp_bin_at(s, store, bin_id), row, hash);
+            continue;
+        }
         for (uint32_t c = 0; c < store->columns; c++) {
             const uint8_t *item = row + store->column_at[c];
             uint64_t value = mp_item_word(item, store->item_bytes[c]);
@@ -337,9 +292,11 @@ int mp_store_settle(mp_slot *s, const mp_store *store, uint32_t bin_id, uint64_t
 }
 
 void mp_bin_clear(mp_slot *s, mp_bin *b) {
-    for (uint32_t i = 0; i < MP_BIN_BLOCKS; i++) {
-        uint64_t block = b->block[i];
-        b->block[i] = 0;
+    for (uint32_t i = MP_BIN_PARTS; i-- > 0;) { /* the pages of an arena before the block that names them */
+        uint64_t *part = mp_bin_part(s, b, i), block = part ? *part : 0;
+        if (!block) continue;
+        *part = 0;
+        MP_IN_ORDER();
         mp_block_free(s, block);
     }
     b->flags = 0;
@@ -351,8 +308,10 @@ void mp_bin_clear(mp_slot *s, mp_bin *b) {
 
 uint64_t mp_bin_bytes(const mp_slot *s, const mp_bin *b) {
     uint64_t bytes = 0;
-    for (uint32_t i = 0; i < MP_BIN_BLOCKS; i++)
-        if (b->block[i]) bytes += mp_block_bytes(s, b->block[i]);
+    for (uint32_t i = 0; i < (b->block[MP_BLOCK_ARENA] ? MP_BIN_PARTS : MP_BIN_BLOCKS); i++) {
+        const uint64_t *part = mp_bin_part(s, (mp_bin *)(uintptr_t)b, i);
+        if (part) bytes += mp_block_bytes(s, *part);
+    }
     return bytes;
 }
 

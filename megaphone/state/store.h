@@ -5,6 +5,7 @@
  *   | flags | live | capacity | cursor |   | rows ............... | tail |                   the older one, while it grows
  *
  * Kinds     dense (dense.h): a row per index, zero until written.  table (table.h): open addressing, a row per key.
+ *           rows (rows.h): a table whose rows name lists, which lie in the bin's arena (arena.h).
  * Growth    never moves a whole table in one call. A new table is allocated; from then on every record that touches
  *           the bin earns credit, and when there is enough of it some rows move, up to `old_cursor`. A call moves at most
  *           MP_CREDIT_INSERT rows for each of its records and MP_CREDIT_SWEEP for each bin that it touched (a table
@@ -24,8 +25,9 @@
 #include "dataflow/hashing.h"
 
 /* cdef begin */
-enum { MP_STORE_DENSE = 1, MP_STORE_TABLE = 2 };
+enum { MP_STORE_DENSE = 1, MP_STORE_TABLE = 2, MP_STORE_ROWS = 3 };
 enum { MP_KEY_U64 = 0, MP_KEY_FIXED = 1, MP_KEY_BYTES = 2 };
+enum { MP_CELL_ROWS_MAX = 1024, MP_CELL_BYTES_MAX = 32768 };
 
 typedef struct mp_store {     /* process-local description of the state of one stateful operator; same for all its bins */
     uint32_t keyed;           /* which stateful operator: selects its bins */
@@ -39,9 +41,11 @@ typedef struct mp_store {     /* process-local description of the state of one s
     uint32_t value_at;        /* bytes from the start of a row to its first value */
     uint32_t columns;
     uint16_t item_bytes[16];
-    uint16_t column_at[16];   /* bytes from the start of a row */
+    uint16_t column_at[16];   /* bytes from the start of a row; rows: from the start of a cell to the column's first item */
     uint8_t is_float[16];
     uint8_t fresh[512];       /* what a new row holds from value_at on */
+    uint32_t cell_rows;       /* rows: how many of a list lie in one cell, 1 ... MP_CELL_ROWS_MAX */
+    uint32_t cell_bytes;      /* rows: multiple of 8 */
 } mp_store;
 
 typedef struct mp_outcome {   /* how a call went */
@@ -53,18 +57,20 @@ typedef struct mp_outcome {   /* how a call went */
     uint64_t rows_made;       /* rows initialised by growth, in this call */
 } mp_outcome;
 
-/* Lay out a store: fills the computed fields from kind, hash, key_kind, key_bytes, columns, item_bytes and align[columns]
- * (1, 2, 4 or 8). Returns 0; -EINVAL for a combination that does not exist; -EFBIG for a row of more than 512 bytes. */
+/* Lay out a store: fills the computed fields from kind, hash, key_kind, key_bytes, columns, item_bytes, cell_rows and
+ * align[columns] (1, 2, 4 or 8). Returns 0; -EINVAL for a combination that does not exist; -EFBIG for a row of more than
+ * 512 bytes, or a cell of more than MP_CELL_BYTES_MAX. */
 int mp_store_init(mp_store *store, const uint16_t *align);
 
 /* Rows of keys: rows[i] is the address of the row of key i, inserted with the fresh row if `insert` is 1 and it is not
  * there, UINT64_MAX if `insert` is 0 and it is not there. The same key twice gives the same row. `hashes` may be NULL.
+ * `insert` must be 0 for rows, whose keys come with their first row.
  * `offsets` (n + 1 entries) is for MP_KEY_BYTES, else NULL. Returns the keys done; fewer than n: why->error says why.
  * Moves rows by growth: addresses from earlier calls may be stale afterwards. */
 uint64_t mp_store_rows(mp_slot *s, const mp_store *store, const void *keys, const uint32_t *offsets,
                        const uint64_t *hashes, uint64_t n, int insert, uint64_t *rows, mp_outcome *why);
 
-/* out[i] = column of row i, item_bytes each; counted as gather. Returns the rows done; fewer: row is stale (-ESTALE). */
+/* out[i] = column of row i, item_bytes each; counted as gather. Not for lists. Returns the rows done; fewer: row is stale (-ESTALE). */
 uint64_t mp_store_gather(mp_slot *s, const mp_store *store, const uint64_t *rows, uint64_t n, uint32_t column, void *out,
                          mp_outcome *why);
 
@@ -72,7 +78,7 @@ uint64_t mp_store_gather(mp_slot *s, const mp_store *store, const uint64_t *rows
 uint64_t mp_store_put(mp_slot *s, const mp_store *store, const uint64_t *rows, uint64_t n, uint32_t column,
                       const void *values, mp_outcome *why);
 
-/* Remove whole rows from a table. `rows` falls strictly (removal fills a hole from behind, so later rows go first); an
+/* Remove whole rows from a table, and the lists that they name. `rows` falls strictly (removal fills a hole from behind, so later rows go first); an
  * entry that does not fall stops the call with -EINVAL. Every address of the bins touched is stale afterwards. */
 uint64_t mp_store_remove(mp_slot *s, const mp_store *store, const uint64_t *rows, uint64_t n, mp_outcome *why);
 
@@ -84,7 +90,7 @@ uint64_t mp_store_scan(mp_slot *s, const mp_store *store, uint32_t bin_id, uint6
                        uint32_t *offsets, uint8_t *bytes, uint64_t bytes_room, uint64_t *rows, mp_outcome *why);
 
 /* A sum over the keys and values of one bin, or of all bins resident at this slot: depends on the pairs alone, not on
- * order, kind, growth or bin_shift. A row of zeros adds nothing. 0 for a bin that is not resident. */
+ * order, kind, growth or bin_shift. A row of zeros adds nothing; a list counts with its rows in their order. 0 for a bin that is not resident. */
 uint64_t mp_store_checksum_bin(mp_slot *s, const mp_store *store, uint32_t bin_id);
 uint64_t mp_store_checksum(mp_slot *s, const mp_store *store);
 /* Keys of a bin, or of all bins resident at this slot. */

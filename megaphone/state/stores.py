@@ -5,6 +5,8 @@
     DenseArray("u8")                                       a row per small integer, zero until written
     HashTable("u8", {"count": "u8", "sum": "f8"})          a row per key, made when the key is first seen
     HashTable("bytes", {"count": "u8"})                    keys of any length
+    Rows("u8", {"bidder": "u8", "price": "u8"})            a list of rows per key
+    Pickled("u8")                                          any Python object per key
 
 A declaration is frozen and checked when it is made.  It holds nothing: rows lie in blocks of shared memory that belong
 to bins (``store.h``), and a fold reaches them through the ``StoreAccess`` that it is given.
@@ -26,21 +28,25 @@ BYTES: Final = "bytes"
 COLUMNS_MAX: Final = 16
 ROW_BYTES_MAX: Final = 512
 ALIGNMENT_MAX: Final = 8
+PICKLED_CELL: Final = 124
+"""Bytes of an object that lie side by side: two cache lines with the name of the next cell."""
 
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """What dense arrays and hash tables have in common; make one of those.
+    """What all kinds of state have in common; make one of those.
 
     Attributes:
         columns: name to dtype of the values of a row, in the order in which they lie.
         key: dtype of the keys, None for bytes of any length.
         default: one record of ``columns``: what a new row holds.
+        cell_rows: of lists, how many rows lie side by side; 0: as many as fit a cache line.
     """
 
     columns: dict[str, np.dtype[Any]] = field(hash=False)
     key: np.dtype[Any] | None
     default: np.ndarray[Any, Any] = field(hash=False, compare=False, repr=False)
+    cell_rows: int
 
     kind: ClassVar[int]
     noun: ClassVar[str]
@@ -80,12 +86,18 @@ class Store:
         store.keyed, store.bin_shift, store.hash = keyed, bin_shift, hash_number(hash_name, bin_shift)
         store.kind, store.key_kind = self.kind, self.key_kind
         store.key_bytes = self.key.itemsize if self.key is not None else 0
-        store.columns = len(self.columns)
+        store.columns, store.cell_rows = len(self.columns), self.cell_rows
         for index, dtype in enumerate(self.columns.values()):
             store.item_bytes[index] = dtype.itemsize
             store.is_float[index] = dtype.kind == "f"
         aligns = [min(dtype.alignment, ALIGNMENT_MAX) for dtype in self.columns.values()]
         failed = lib.mp_store_init(store, ffi.new("uint16_t[]", aligns))
+        if failed == -_EFBIG and self.cell_rows:
+            message = (
+                f"{self.noun}: {self.cell_rows} rows side by side have more than {lib.MP_CELL_BYTES_MAX} bytes: "
+                "use a smaller cell_rows"
+            )
+            raise UsageError(message)
         if failed == -_EFBIG:
             message = f"{self.noun}: a row has more than {ROW_BYTES_MAX} bytes: use fewer or narrower columns"
             raise UsageError(message)
@@ -93,7 +105,7 @@ class Store:
             need = "'dense'" if self.kind == lib.MP_STORE_DENSE else "'mix' or 'fnv'"
             message = f"{self.noun} cannot be routed by the hash {hash_name!r}: use {need}"
             raise UsageError(message)
-        for index, name in enumerate(self.columns):
+        for index, name in enumerate(self.columns if self.kind != lib.MP_STORE_ROWS else ()):
             at = store.column_at[index] - store.value_at
             for offset, byte in enumerate(self.default[name].tobytes()):
                 store.fresh[at + offset] = byte
@@ -157,18 +169,83 @@ class HashTable(Store):
         _set(self, columns, _checked_key(self.noun, key), dict(default or {}))
 
 
+@dataclass(frozen=True, slots=True, init=False)
+class Rows(Store):
+    """A list of rows per key, in the order in which they were appended.
+
+    16 bytes a key beside the key, in a table that is half full, and about a cache line for each few rows: rows of a
+    list lie side by side in cells. Cells of lists that are gone serve again. A key is there as long as it has rows.
+
+    Args:
+        key: dtype of the keys, or ``"bytes"`` for keys of any length.
+        columns: of a row, a mapping of names to dtypes, or one dtype, whose column is called ``value``.
+        cell_rows: rows that lie side by side; more save time and space where lists are long, and waste some where
+            they are short. 0 takes as many as fit a cache line.
+
+    Raises:
+        UsageError: a dtype that cannot lie in shared memory, keys that cannot be compared by their bits, or more in a
+            cell than it holds.
+
+    >>> Rows("u8", {"bidder": "u8", "price": "u8"}).columns
+    {'bidder': dtype('uint64'), 'price': dtype('uint64')}
+    """
+
+    kind: ClassVar[int] = int(lib.MP_STORE_ROWS)
+    noun: ClassVar[str] = "Rows"
+
+    def __init__(self, key: Any, columns: Any, cell_rows: Any = 0) -> None:  # noqa: ANN401 - numpy's own input type
+        checked = _checked_columns(self.noun, columns if isinstance(columns, Mapping) else {"value": columns})
+        if not isinstance(cell_rows, int) or not 0 <= cell_rows <= lib.MP_CELL_ROWS_MAX:
+            message = f"{self.noun}: cell_rows {cell_rows!r}: give 1 to {lib.MP_CELL_ROWS_MAX}, or 0 for a cache line"
+            raise UsageError(message)
+        _set(self, checked, _checked_key(self.noun, key), {}, cell_rows)
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class Pickled(Store):
+    """Any Python object per key: put pickles it, get makes a new one, and nothing is kept in between.
+
+    For states that no columns describe, and few of them: pickling costs microseconds a key. An object that a fold
+    changes must be put again. Classes must be importable by their module and name on every worker.
+
+    Args:
+        key: dtype of the keys, or ``"bytes"`` for keys of any length.
+
+    Raises:
+        UsageError: keys that cannot lie in shared memory or be compared by their bits.
+
+    >>> Pickled("bytes").key is None
+    True
+    """
+
+    kind: ClassVar[int] = int(lib.MP_STORE_ROWS)
+    noun: ClassVar[str] = "Pickled"
+
+    def __init__(self, key: Any) -> None:  # noqa: ANN401 - numpy's own input type is Any
+        _set(self, {"pickle": np.dtype(np.uint8)}, _checked_key(self.noun, key), {}, PICKLED_CELL)
+
+
 def about_store(store: Store) -> dict[str, Any]:
-    """Return a declaration as plain data, for tools that have nothing but a run's memory; see ``store_layout``."""
-    return {
-        "kind": "dense" if store.kind == lib.MP_STORE_DENSE else "table",
+    """Return a declaration as plain data, for tools that have nothing but a run's memory; see ``store_layout``.
+
+    Of lists, ``columns`` is what each has in the table, its length; ``list`` is what a row of it has.
+    """
+    columns = [
+        {"name": name, "dtype": str(dtype), "kind": dtype.kind, "bytes": dtype.itemsize, "align": dtype.alignment}
+        for name, dtype in store.columns.items()
+    ]
+    about: dict[str, Any] = {
+        "kind": {DenseArray: "dense", Rows: "rows", Pickled: "pickled"}.get(type(store), "table"),
         "key": BYTES if store.key is None else str(store.key),
         "key_kind": store.key_kind,
         "key_bytes": 0 if store.key is None else store.key.itemsize,
-        "columns": [
-            {"name": name, "dtype": str(dtype), "kind": dtype.kind, "bytes": dtype.itemsize, "align": dtype.alignment}
-            for name, dtype in store.columns.items()
-        ],
+        "columns": columns,
     }
+    if store.kind == lib.MP_STORE_ROWS:
+        counted = "pickled bytes" if isinstance(store, Pickled) else "rows"
+        about["columns"] = [{"name": counted, "dtype": "uint32", "kind": "u", "bytes": 4, "align": 4}]
+        about["list"] = columns
+    return about
 
 
 def store_layout(about: Mapping[str, Any], keyed: int, bin_shift: int, hash_name: str) -> Any:  # noqa: ANN401 - cdata
@@ -188,13 +265,21 @@ def store_layout(about: Mapping[str, Any], keyed: int, bin_shift: int, hash_name
     if failed := lib.mp_store_init(store, ffi.new("uint16_t[]", aligns)):
         message = f"a store of another version ({failed}): {about}"
         raise UsageError(message)
+    if "list" in about:
+        store.row_bytes = store.value_at + lib.MP_LIST_BYTES  # the length comes first, the rest is not for tools
     return store
 
 
 _EFBIG = 27
 
 
-def _set(store: Store, columns: dict[str, np.dtype[Any]], key: np.dtype[Any] | None, default: dict[str, Any]) -> None:
+def _set(
+    store: Store,
+    columns: dict[str, np.dtype[Any]],
+    key: np.dtype[Any] | None,
+    default: dict[str, Any],
+    cell_rows: int = 0,
+) -> None:
     if unknown := default.keys() - columns.keys():
         message = f"{store.noun}: a default for {', '.join(sorted(unknown))}, which is no column of it"
         raise UsageError(message)
@@ -209,6 +294,7 @@ def _set(store: Store, columns: dict[str, np.dtype[Any]], key: np.dtype[Any] | N
     object.__setattr__(store, "columns", columns)
     object.__setattr__(store, "key", key)
     object.__setattr__(store, "default", fresh)
+    object.__setattr__(store, "cell_rows", cell_rows)
 
 
 def _checked(noun: str, what: str, dtype: Any) -> np.dtype[Any]:  # noqa: ANN401 - numpy's own input type is Any

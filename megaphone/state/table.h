@@ -16,7 +16,7 @@
  * Removal   shifts the rest of the cluster back: no tombstones, so a table that is churned stays as fast as a new one.
  * Bytes     new keys go to the end of the newest block (an old row may point there: top bit of its offset); when that is
  *           full a new block is begun and the sweep carries the living bytes over. So bytes, too, move a little
- *           at a time, and the arena block of the bin is never used. */
+ *           at a time, and the arena of the bin is left to lists. */
 #ifndef MP_STATE_TABLE_H
 #define MP_STATE_TABLE_H
 

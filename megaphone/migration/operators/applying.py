@@ -24,12 +24,12 @@ from megaphone.errors import GraphError, InternalError, TimeError, UsageError
 from megaphone.migration.operators.fold_context import FoldContext
 from megaphone.migration.operators.routing import FUEL_RECORDS, Keying, Router
 from megaphone.state.access import StoreAccess, outcome_error
-from megaphone.state.stores import DenseArray, HashTable, about_store
+from megaphone.state.stores import DenseArray, HashTable, Pickled, Rows, about_store
 
 if TYPE_CHECKING:
     from megaphone.dataflow.worker import Worker
 
-State = DenseArray | HashTable
+State = DenseArray | HashTable | Rows | Pickled
 PendingKey = Callable[[Mapping[str, Any]], npt.NDArray[np.uint64]]
 
 CALLS_MAX: Final = 64
@@ -179,8 +179,9 @@ class Applier(Operator):
         if not self.out.sent_edges:
             self.out.schema.fill(self.out.c_edges[0].schema)  # kernels lay out what nobody takes as well
         self.state = StoreAccess(
-            worker.slot, self.declared, self.keyed, keying.bin_shift, keying.hash, make_room=self._make_room
-        )
+            worker.slot, self.declared, self.keyed, keying.bin_shift, keying.hash, make_room=self._make_room,
+            where=self.where,
+        )  # fmt: skip
         worker.check(lib.mp_keyed_start(worker.slot, op, ffi.from_buffer("uint8_t[]", self._initial)))
         self._context = FoldContext(self, worker)
         self._calls_max = CALLS_MAX if options.per_time else 2 if self.consumes else 1
@@ -232,7 +233,9 @@ class Applier(Operator):
         except GraphError as error:
             message = f"{self.where}: add_emit: {error}"
             raise UsageError(message) from None
-        if self.options.pending is not None and not self.consumes and self.pending_schema != self.segment_schema:
+        if self.declared.kind == lib.MP_STORE_ROWS:
+            wrong = f"it adds to a row per key, and the state is {self.declared.noun}: declare a HashTable"
+        elif self.options.pending is not None and not self.consumes and self.pending_schema != self.segment_schema:
             wrong = "input and pending have different columns: fold them by yourself, segment by segment"
         elif isinstance(self.keying.key, str) and key != self.keying.key and self.options.pending_key is None:
             wrong = f"records are routed by column {self.keying.key!r}, not by {key!r}: use that"

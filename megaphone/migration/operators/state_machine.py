@@ -103,6 +103,9 @@ class StateMachine(Applier):
         if not isinstance(self.keying.key, str):
             wrong = "key is a function: a state machine needs the column of its keys"
             raise self.error(wrong)
+        if self.declared.kind == lib.MP_STORE_ROWS:
+            wrong = f"state is {self.declared.noun}: a state machine has a row per key, a HashTable or a DenseArray"
+            raise self.error(wrong)
 
     def apply(self, context: FoldContext) -> None:
         """Group, gather, call the fold, and carry out what it returns."""

@@ -19,7 +19,6 @@ from megaphone.migration.operators.control import Control, ControlOperator
 from megaphone.migration.operators.fold_context import FoldContext
 from megaphone.migration.operators.routing import FUEL_RECORDS, Keying, Router
 from megaphone.state.access import StoreAccess
-from megaphone.state.stores import DenseArray, HashTable
 
 Fold = Callable[[FoldContext], Any]
 
@@ -128,8 +127,10 @@ def _wrong_option(
         return f"bin_shift {bin_shift!r}: use 1 to 20, for 2 to 2**20 bins"
     if transfer not in ("handover", "copy"):
         return f"transfer {transfer!r}: use handover or copy"
-    if not isinstance(state, DenseArray | HashTable):
-        return f"state is not declared, {state!r}: give state=DenseArray(...) or HashTable(...)"
+    if not isinstance(state, State):
+        return (
+            f"state is not declared, {state!r}: give state=DenseArray(...), HashTable(...), Rows(...) or Pickled(...)"
+        )
     if not callable(fold):
         return f"fold is no function, {fold!r}: give one that takes what this operator shows"
     if not isinstance(key, str):
@@ -158,7 +159,7 @@ def stateful_unary(
     Args:
         stream: its input.
         key: the column that chooses the bin, or a function from a batch to uint64[n] hashes.
-        state: what a bin holds: DenseArray or HashTable.
+        state: what a bin holds: DenseArray, HashTable, Rows or Pickled.
         fold: called as ``fold(context)`` with complete records; see FoldContext.
         columns: of the output.
         pending: columns of post-dated records; they are shown to the fold like input. Their key column has the

@@ -53,7 +53,7 @@ def stateful_unary_input(
     Args:
         stream: its input.
         key: the column that chooses the bin, or a function from a batch to uint64[n] hashes.
-        state: what a bin holds: DenseArray or HashTable.
+        state: what a bin holds: DenseArray, HashTable, Rows or Pickled.
         consume: called as ``consume(context)`` with complete input; see FoldContext. What it post-dates has a key in
             the same bin and a time not before ``context.time``. It may read the state: of all times before.
         fold: called as ``fold(context)`` with post-dated records whose time is complete, in the order in which they

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from megaphone._core import ffi, lib
@@ -59,3 +61,22 @@ class SlotMemory:
             lib.mp_slot_detach(slot)
         self._control.close()
         self._data.close()
+
+
+@contextmanager
+def without_memory(slot: Any, spare: int = 0) -> Iterator[None]:
+    """Let a slot find no block but ``spare`` of some hundred bytes while this lasts."""
+    hogs, size_bytes = [], MIB // 2
+    while size_bytes >= 64:
+        while block := int(lib.mp_block_alloc(slot, size_bytes)):
+            hogs.append(block)
+        size_bytes //= 2
+    small = [block for block in hogs if 256 <= lib.mp_block_bytes(slot, block) <= 1024]
+    for block in small[: 2 * spare : 2]:
+        hogs.remove(block)
+        lib.mp_block_free(slot, block)
+    try:
+        yield
+    finally:
+        for block in hogs:
+            lib.mp_block_free(slot, block)

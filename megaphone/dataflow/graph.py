@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from megaphone.dataflow.worker import Worker
 
 PIPELINE, EXCHANGE, BROADCAST, ROUTED = 0, 1, 2, 3
+PART_BITS: Final = 12
+"""An exchange spreads so many parts of the hash over the workers, as a power of two, unless it is told otherwise."""
 HASHES: Final = {"fnv": 0, "mix": 1, "dense": 2, "given": 3}
 _FAR: Final = 1 << 61  # no path; the sum of two still fits an int64
 _PACKAGE: Final = Path(__file__).resolve().parent.parent
@@ -45,17 +47,26 @@ class Pact:
         key: column, or a function from a batch to uint64[n] hashes; EXCHANGE only.
         hash: name of the hash over a key column.
         credit: whether messages count as in flight, which sources wait for.
+        part_bits: log2 of the parts of the hash that are spread over the workers; EXCHANGE only.
     """
 
     kind: int = PIPELINE
     key: str | KeyFunction | None = None
     hash: str = "mix"
     credit: bool = True
+    part_bits: int = PART_BITS
 
     def describe(self) -> str:
         """Return the pact as text for the hash of the graph."""
         key = self.key if isinstance(self.key, str) or self.key is None else "function"
-        return f"{self.kind}/{key}/{self.hash}/{self.credit}"
+        return f"{self.kind}/{key}/{self.hash}/{self.credit}/{self.part_bits}"
+
+    def owners(self, workers: int) -> npt.NDArray[np.uint8]:
+        """Return uint8[2 ** part_bits], the worker of each part: neighbours together, or, for dense keys, in turn."""
+        parts = np.arange(1 << self.part_bits, dtype=np.uint64)
+        is_dense = self.hash == "dense" and not callable(self.key)
+        owner = parts % np.uint64(workers) if is_dense else parts * np.uint64(workers) >> np.uint64(self.part_bits)
+        return owner.astype(np.uint8)
 
 
 @dataclass(eq=False)
@@ -106,7 +117,7 @@ class Operator:
         self.inputs: list[InputPort] = []
         self.outputs: list[OutputPort] = []
         self.summaries: dict[tuple[int, int], int | None] = {}  # (input, output) that differ from 0; None: no path
-        self.line = _user_line()
+        self.line = user_line()
         self.name = graph.add(self, name)
 
     def add_input(self, stream: Stream, pact: Pact | None = None) -> InputPort:
@@ -285,7 +296,7 @@ def _check_key(operator: Operator, schema: Schema, pact: Pact) -> None:
         raise operator.error(message)
 
 
-def _user_line() -> str:
+def user_line() -> str:
     """Return ``file:line`` of the nearest caller outside the package."""
     frame = sys._getframe(1)  # noqa: SLF001 - the documented way to the caller without building a whole traceback
     while frame is not None:

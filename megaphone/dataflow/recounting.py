@@ -93,8 +93,8 @@ class RecountingWorker(Worker):
         self._next_ns = time.monotonic_ns() + every_ns
         self._difference = ffi.new("mp_difference *")
         found = (getattr(operator, "op", None) for operator in graph.operators)
-        # Both halves of a stateful operator have the same.
-        self._ops = {int(op.keyed): op for op in found if op is not None}
+        # F and S of a stateful operator have the same; the F of a right input has one of its own.
+        self._ops = {(int(op.keyed), int(op.side)): op for op in found if op is not None}
         self._c_ops = ffi.new("mp_stateful *[]", [*self._ops.values()])
 
     def _finaliser(self, offset: int) -> Callable[[object], None]:

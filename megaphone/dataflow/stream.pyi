@@ -15,8 +15,9 @@ from megaphone.dataflow.operators.unary import Output
 from megaphone.dataflow.operators.unary_frontier import FrontierInput, FrontierOutput
 from megaphone.dataflow.schema import Schema
 from megaphone.migration.operators.applying import PendingKey, State
+from megaphone.migration.operators.control import Control
 from megaphone.migration.operators.state_machine import Machine
-from megaphone.migration.operators.stateful import Fold, Stateful, StatefulStream
+from megaphone.migration.operators.stateful import BinaryFold, Fold, Stateful, StatefulStream
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -135,6 +136,50 @@ class Stream:
         **options: Unpack[Stateful],
     ) -> StatefulStream:
         """Run a state machine per key: the fold gets groups of records and returns new states and outputs."""
+
+    def stateful_binary(
+        self,
+        right: Stream,
+        *,
+        left_key: str | KeyFunction,
+        right_key: str | KeyFunction,
+        state: State,
+        fold: BinaryFold,
+        columns: Any,
+        pending: Any = None,
+        pending_key: PendingKey | None = None,
+        **options: Unpack[Stateful],
+    ) -> StatefulStream:
+        """Fold two streams into one keyed state that can move between workers while they run."""
+
+    def stateful_binary_input(
+        self,
+        right: Stream,
+        *,
+        left_key: str | KeyFunction,
+        right_key: str | KeyFunction,
+        state: State,
+        consume: BinaryFold,
+        fold: BinaryFold,
+        columns: Any,
+        pending: Any,
+        pending_key: PendingKey | None = None,
+        **options: Unpack[Stateful],
+    ) -> StatefulStream:
+        """Look at records of two streams when their time is complete, and fold what is post-dated of them."""
+
+    def distribute(
+        self,
+        key: str | KeyFunction,
+        *,
+        hash: str = "mix",  # noqa: A002
+        bin_shift: int = 8,
+        control: Control | None = None,
+        initial: Any = None,
+        name: str = "distribute",
+        plain: bool = False,
+    ) -> Stream:
+        """Send each record to the worker that owns the bin of its key at the record's time."""
 
     # -- end of layer 5 --------------------------------------------------------------------------------------------
 

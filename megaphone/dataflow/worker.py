@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from megaphone.dataflow.batch import Batch
 
 NEVER = 2**64 - 1
-PART_BITS = 12  # an exchange spreads 4096 parts of the hash over the workers
 SPIN_NS = 20_000
 RELIEF_SECONDS = 5.0
 """How long a worker waits for memory before the run fails: for peers that are busy, and for views that users keep."""
@@ -124,11 +123,8 @@ class Worker:
             if pact.kind == EXCHANGE:
                 edge.hash = HASHES["given"] if callable(pact.key) else HASHES[pact.hash]
                 edge.key_column = 0 if callable(pact.key) else output.schema.column(str(pact.key))
-                edge.shift = 64 - PART_BITS
-                parts = np.arange(1 << PART_BITS, dtype=np.uint64) * np.uint64(self.peers) >> np.uint64(PART_BITS)
-                if pact.hash == "dense" and not callable(pact.key):
-                    parts = np.arange(1 << PART_BITS, dtype=np.uint64) % np.uint64(self.peers)
-                owner = parts.astype(np.uint8)
+                edge.shift = 64 - pact.part_bits
+                owner = pact.owners(self.peers)
                 self._keep.append(owner)
                 edge.owner = ffi.cast("uint8_t *", owner.ctypes.data)
         return edges

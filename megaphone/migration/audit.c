@@ -153,13 +153,19 @@ static int name_frees(naming *n, uint32_t slot, uint32_t peer) {
 
 static int name_keyed(naming *n, uint32_t slot, uint32_t keyed) {
     const mp_keyed *k = mp_keyed_of(n->look, slot, keyed);
-    const mp_vec *vecs[] = {&k->control, &k->waiting, &k->stash, &k->due, &k->updates};
-    name(n, slot, k->owners);
-    for (uint32_t i = 0; i < sizeof vecs / sizeof *vecs; i++) name(n, slot, vecs[i]->block);
-    mp_vec updates;
-    if (mp_vec_look(n->look, &k->updates, sizeof(mp_update), &updates)) return -EPROTO;
-    for (uint32_t i = updates.head; i != updates.tail; i++)
-        name(n, slot, ((const mp_update *)mp_vec_entry(n->look, &updates, i, sizeof(mp_update)))->owners);
+    for (uint32_t side = 0; side < 2; side++) {
+        const mp_routing *r = &k->f[side];
+        mp_vec updates;
+        name(n, slot, r->owners);
+        name(n, slot, r->control.block);
+        name(n, slot, r->waiting.block);
+        name(n, slot, r->updates.block);
+        if (mp_vec_look(n->look, &r->updates, sizeof(mp_update), &updates)) return -EPROTO;
+        for (uint32_t i = updates.head; i != updates.tail; i++)
+            name(n, slot, ((const mp_update *)mp_vec_entry(n->look, &updates, i, sizeof(mp_update)))->owners);
+    }
+    name(n, slot, k->stash.block);
+    name(n, slot, k->due.block);
     for (uint32_t from = 0; from < n->look->slots; from++)
         for (uint32_t i = 0; i < MP_BIN_BLOCKS; i++) {
             name(n, slot, k->incoming[from].block[i]);

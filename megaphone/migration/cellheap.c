@@ -2,6 +2,7 @@
 
 static int before(const mp_cell *a, const mp_cell *b) {
     if (a->time != b->time) return a->time < b->time;
+    if (a->location != b->location) return a->location < b->location;
     if (a->sender != b->sender) return a->sender < b->sender;
     return a->seq < b->seq;
 }

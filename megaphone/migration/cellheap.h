@@ -1,4 +1,5 @@
-/* cellheap.h - a heap of messages in shared memory, least (time, sender, sequence) first: stashes.
+/* cellheap.h - a heap of messages in shared memory, least (time, location, sender, sequence) first:
+ * stashes. The location is what tells the left input from the right one, which comes after it.
  *
  *   block | live, as a heap ............ | taken by the activation in progress | spare |
  *         0                              tail                               staged

@@ -11,6 +11,8 @@
 
 static mp_keyed *keyed_of(const mp_slot *s, const mp_stateful *op) { return mp_keyed_of(s, s->index, op->keyed); }
 
+static mp_routing *routing_of(const mp_slot *s, const mp_stateful *op) { return &keyed_of(s, op)->f[op->side]; }
+
 static uint32_t bin_count(const mp_stateful *op) { return 1u << op->bin_shift; }
 
 /* Hold exactly one capability at `location`, at `time` (MP_NEVER: none). */
@@ -24,12 +26,14 @@ static int hold(mp_slot *s, uint32_t location, uint64_t *held, uint64_t time) {
 }
 
 int mp_keyed_start(mp_slot *s, mp_stateful *op, const uint8_t *initial) {
-    mp_keyed *k = keyed_of(s, op);
+    mp_routing *r = routing_of(s, op);
+    r->owners = mp_block_alloc(s, bin_count(op));
+    if (!r->owners) return -ENOMEM;
+    memcpy(mp_at(s, r->owners), initial, bin_count(op));
+    r->waiting_time = MP_NEVER;
+    if (op->side) return 0; /* bins are the left half's */
+    keyed_of(s, op)->applied_time = MP_NEVER;
     mp_bin *bins = mp_bins_of(s, op->keyed);
-    k->owners = mp_block_alloc(s, bin_count(op));
-    if (!k->owners) return -ENOMEM;
-    memcpy(mp_at(s, k->owners), initial, bin_count(op));
-    k->waiting_time = k->applied_time = MP_NEVER;
     for (uint32_t b = 0; b < bin_count(op); b++) {
         if (initial[b] != s->index) continue;
         bins[b].pending_time = MP_NEVER;
@@ -41,30 +45,30 @@ int mp_keyed_start(mp_slot *s, mp_stateful *op, const uint8_t *initial) {
 
 /* ---- F: configurations ---------------------------------------------------------------------------------------- */
 
-static mp_update *update_at(const mp_slot *s, const mp_keyed *k, uint32_t i) {
-    return mp_vec_entry(s, &k->updates, k->updates.head + i, sizeof(mp_update));
+static mp_update *update_at(const mp_slot *s, const mp_routing *r, uint32_t i) {
+    return mp_vec_entry(s, &r->updates, r->updates.head + i, sizeof(mp_update));
 }
 
-static uint32_t update_count(const mp_keyed *k) { return k->updates.tail - k->updates.head; }
+static uint32_t update_count(const mp_routing *r) { return r->updates.tail - r->updates.head; }
 
 /* Note that there is an update at `time`; F holds its time at state_out from here until it is installed. */
 static int update_note(mp_slot *s, mp_stateful *op, uint64_t time) {
-    mp_keyed *k = keyed_of(s, op);
-    uint32_t count = update_count(k), at = count;
-    while (at > 0 && update_at(s, k, at - 1)->time >= time) {
-        if (update_at(s, k, at - 1)->time == time) return 0;
+    mp_routing *r = routing_of(s, op);
+    uint32_t count = update_count(r), at = count;
+    while (at > 0 && update_at(s, r, at - 1)->time >= time) {
+        if (update_at(s, r, at - 1)->time == time) return 0;
         at--;
     }
-    int rc = mp_vec_reserve(s, &k->updates, 1, sizeof(mp_update));
+    int rc = mp_vec_reserve(s, &r->updates, 1, sizeof(mp_update));
     if (rc) return rc;
     /* One that counts is whole: the last goes behind itself first, and for that moment is there twice. */
-    *update_at(s, k, count) = count > at ? *update_at(s, k, count - 1) : (mp_update){.time = time};
+    *update_at(s, r, count) = count > at ? *update_at(s, r, count - 1) : (mp_update){.time = time};
     MP_IN_ORDER();
-    k->updates.tail++;
+    r->updates.tail++;
     MP_IN_ORDER();
-    for (uint32_t i = count; i > at; i--) *update_at(s, k, i) = *update_at(s, k, i - 1);
-    *update_at(s, k, at) = (mp_update){.time = time};
-    return mp_capability(s, op->f_state_out, time, 1);
+    for (uint32_t i = count; i > at; i--) *update_at(s, r, i) = *update_at(s, r, i - 1);
+    *update_at(s, r, at) = (mp_update){.time = time};
+    return op->side ? 0 : mp_capability(s, op->f_state_out, time, 1);
 }
 
 /* The words of an instruction list are runs, `kind << 30 | count` and a payload: see control.py. */
@@ -95,24 +99,24 @@ static int apply_words(uint8_t *owners, const uint32_t *words, uint32_t count, u
 
 /* Build each configuration whose instructions are all here (C > t), on a copy of the one before it. */
 static int build(mp_slot *s, mp_stateful *op, uint64_t control_frontier) {
-    mp_keyed *k = keyed_of(s, op);
-    for (uint32_t i = 0; i < update_count(k); i++) {
-        mp_update *u = update_at(s, k, i);
+    mp_routing *r = routing_of(s, op);
+    for (uint32_t i = 0; i < update_count(r); i++) {
+        mp_update *u = update_at(s, r, i);
         if (u->owners) continue;
         if (!(control_frontier > u->time)) break;
         uint64_t block = mp_block_alloc(s, bin_count(op));
         if (!block) return -ENOMEM;
-        uint64_t base = i ? update_at(s, k, i - 1)->owners : k->owners;
+        uint64_t base = i ? update_at(s, r, i - 1)->owners : r->owners;
         memcpy(mp_at(s, block), mp_at(s, base), bin_count(op));
-        while (mp_cellheap_time(s, &k->control) == u->time) {
+        while (mp_cellheap_time(s, &r->control) == u->time) {
             mp_cell cell;
-            mp_cellheap_pop(s, &k->control, &cell);
+            mp_cellheap_pop(s, &r->control, &cell);
             int rc = apply_words(mp_at(s, block), mp_at(s, (uint64_t)cell.offset64 * 64), cell.records, bin_count(op),
                                  s->slots);
             if (rc == 0) rc = mp_release_later(s, cell.offset64);
             if (rc) return rc;
         }
-        update_at(s, k, i)->owners = block;
+        update_at(s, r, i)->owners = block;
     }
     return 0;
 }
@@ -200,13 +204,36 @@ static int hand_over(mp_slot *s, mp_stateful *op, const uint8_t *now, const uint
     return rc;
 }
 
+/* Take the first configuration into use; the one before it is no longer asked for. */
+static void take_into_use(mp_slot *s, mp_stateful *op, mp_routing *r, const mp_update *u) {
+    uint64_t old = r->owners;
+    r->owners = u->owners;
+    r->owners_time = u->time;
+    r->updates.head++;
+    mp_block_free(s, old);
+    op->moved_time = u->time;
+    op->moved_count++;
+}
+
+/* The right F's part: all that O has reached, since no capability of its own says that it has more to do. */
+static int install_right(mp_slot *s, mp_stateful *op) {
+    mp_routing *r = routing_of(s, op);
+    while (update_count(r)) {
+        mp_update u = *update_at(s, r, 0);
+        if (!u.owners || mp_frontier(s, op->f_feedback) < u.time) break;
+        take_into_use(s, op, r, &u);
+    }
+    return 0;
+}
+
 /* Install the first configuration if S's output has reached its time everywhere (O >= t). */
 static int install(mp_slot *s, mp_stateful *op) {
     mp_keyed *k = keyed_of(s, op);
-    if (update_count(k) == 0) return 0;
-    mp_update u = *update_at(s, k, 0);
+    mp_routing *r = routing_of(s, op);
+    if (update_count(r) == 0) return 0;
+    mp_update u = *update_at(s, r, 0);
     if (!u.owners || mp_frontier(s, op->f_feedback) < u.time) return 0;
-    const uint8_t *now = mp_at(s, k->owners), *next = mp_at(s, u.owners);
+    const uint8_t *now = mp_at(s, r->owners), *next = mp_at(s, u.owners);
     int rc;
     if (!k->copying) op->moved_bins = 0;
     if (op->copy) {
@@ -224,22 +251,16 @@ static int install(mp_slot *s, mp_stateful *op) {
         if (rc == 0) rc = applier_hold(s, op);
         if (rc) return rc;
     }
-    uint64_t old = k->owners;
-    k->owners = u.owners;
-    k->owners_time = u.time;
-    k->updates.head++;
-    mp_block_free(s, old);
-    op->moved_time = u.time;
-    op->moved_count++;
+    take_into_use(s, op, r, &u);
     return mp_capability(s, op->f_state_out, u.time, -1);
 }
 
 int mp_router_begin(mp_slot *s, mp_stateful *op) {
-    mp_keyed *k = keyed_of(s, op);
+    mp_routing *r = routing_of(s, op);
     mp_cell cell;
     int rc;
     while ((rc = mp_take(s, op->f_control, &cell)) == 1) {
-        rc = mp_cellheap_push(s, &k->control, &cell);
+        rc = mp_cellheap_push(s, &r->control, &cell);
         if (rc == 0) rc = update_note(s, op, cell.time);
         if (rc) return rc;
     }
@@ -247,31 +268,32 @@ int mp_router_begin(mp_slot *s, mp_stateful *op) {
     /* Counts change when the activation is published, so this holds for all of it. */
     op->control_frontier = mp_frontier_without(s, op->f_control, &op->f_control, 1);
     rc = build(s, op, op->control_frontier);
-    return rc ? rc : install(s, op);
+    if (rc) return rc;
+    return op->side ? install_right(s, op) : install(s, op);
 }
 
 /* ---- F: routing ----------------------------------------------------------------------------------------------- */
 
 static const uint8_t *owners_at(const mp_slot *s, const mp_stateful *op, uint64_t time) {
-    const mp_keyed *k = keyed_of(s, op);
-    for (uint32_t i = update_count(k); i-- > 0;) {
-        const mp_update *u = update_at(s, k, i);
+    const mp_routing *r = routing_of(s, op);
+    for (uint32_t i = update_count(r); i-- > 0;) {
+        const mp_update *u = update_at(s, r, i);
         if (u->time <= time) return mp_at(s, u->owners);
     }
-    return mp_at(s, k->owners);
+    return mp_at(s, r->owners);
 }
 
 /* Batches with a time per record are split, so that each piece has one configuration; pieces go through the stash. */
-static int wait_split(mp_slot *s, mp_stateful *op, const mp_cell *cell) {
-    mp_keyed *k = keyed_of(s, op);
+static int push_split(mp_slot *s, mp_vec *heap, const mp_schema *schema, const mp_cell *cell) {
     mp_cell *parts = malloc((size_t)cell->records * sizeof *parts);
     if (!parts) return -ENOMEM;
-    int64_t count = mp_split_times(s, &op->route.schema, cell, parts, cell->records);
+    int64_t count = mp_split_times(s, schema, cell, parts, cell->records);
     int rc = count < 0 ? (int)count : 0;
     for (int64_t i = 0; i < count && rc == 0; i++) {
+        parts[i].location = cell->location;
         parts[i].sender = cell->sender;
         parts[i].seq = cell->seq;
-        rc = mp_cellheap_push(s, &k->waiting, &parts[i]);
+        rc = mp_cellheap_push(s, heap, &parts[i]);
     }
     free(parts);
     int later = mp_release_later(s, cell->offset64);
@@ -279,17 +301,17 @@ static int wait_split(mp_slot *s, mp_stateful *op, const mp_cell *cell) {
 }
 
 int mp_router_next(mp_slot *s, mp_stateful *op, mp_cell *cell) {
-    mp_keyed *k = keyed_of(s, op);
+    mp_routing *r = routing_of(s, op);
     for (;;) {
-        if (mp_cellheap_time(s, &k->waiting) < op->control_frontier) {
-            mp_cellheap_pop(s, &k->waiting, cell);
+        if (mp_cellheap_time(s, &r->waiting) < op->control_frontier) {
+            mp_cellheap_pop(s, &r->waiting, cell);
             return 1;
         }
         int rc = mp_take(s, op->f_data, cell);
         if (rc != 1) return rc;
-        if (cell->flags & MP_FLAG_TIMES) rc = wait_split(s, op, cell);
+        if (cell->flags & MP_FLAG_TIMES) rc = push_split(s, &r->waiting, &op->route.schema, cell);
         else if (cell->time < op->control_frontier) return 1;
-        else rc = mp_cellheap_push(s, &k->waiting, cell);
+        else rc = mp_cellheap_push(s, &r->waiting, cell);
         if (rc) return rc;
     }
 }
@@ -316,9 +338,9 @@ int mp_router_route_all(mp_slot *s, mp_stateful *op) {
 }
 
 int mp_router_end(mp_slot *s, mp_stateful *op) {
-    mp_keyed *k = keyed_of(s, op);
-    uint64_t waiting = mp_cellheap_time(s, &k->waiting);
-    int rc = hold(s, op->f_data_out, &k->waiting_time, waiting);
+    mp_routing *r = routing_of(s, op);
+    uint64_t waiting = mp_cellheap_time(s, &r->waiting);
+    int rc = hold(s, op->f_data_out, &r->waiting_time, waiting);
     if (rc) return rc;
     rc = mp_publish(s);
     /* What gave way to fuel or to a full outbox is routable without any further message; so may be what lies in the
@@ -335,10 +357,10 @@ int mp_router_activate(mp_slot *s, mp_stateful *op) {
     return rc ? rc : mp_router_end(s, op);
 }
 
-uint64_t mp_router_updates(const mp_slot *s, const mp_stateful *op) { return update_count(keyed_of(s, op)); }
+uint64_t mp_router_updates(const mp_slot *s, const mp_stateful *op) { return update_count(routing_of(s, op)); }
 
 void mp_router_owners(const mp_slot *s, const mp_stateful *op, uint8_t *out) {
-    memcpy(out, mp_at(s, keyed_of(s, op)->owners), bin_count(op));
+    memcpy(out, mp_at(s, routing_of(s, op)->owners), bin_count(op));
 }
 
 /* ---- S -------------------------------------------------------------------------------------------------------- */
@@ -372,29 +394,58 @@ static int take_state(mp_slot *s, mp_stateful *op, const mp_cell *cell) {
     return rc ? rc : later;
 }
 
-int mp_applier_begin(mp_slot *s, mp_stateful *op) {
-    mp_keyed *k = keyed_of(s, op);
+/* The input ports of S, and how many; the first names the operator for whoever looks. */
+static uint32_t applier_ports(const mp_stateful *op, uint32_t ports[3]) {
+    uint32_t count = 0;
+    ports[count++] = op->s_data;
+    if (op->s_state != MP_NO_PORT) ports[count++] = op->s_state;
+    if (op->binary) ports[count++] = op->s_data2;
+    return count;
+}
+
+static int take_bins(mp_slot *s, mp_stateful *op) {
     mp_cell cell;
     int rc = 0;
     while (op->s_state != MP_NO_PORT && (rc = mp_take(s, op->s_state, &cell)) == 1)
         if ((rc = take_state(s, op, &cell))) return rc;
+    return rc;
+}
+
+/* Bounded, because frontiers are computed against what was taken. */
+static int take_data(mp_slot *s, mp_keyed *k, uint32_t location, const mp_schema *schema) {
+    mp_cell cell;
+    int rc = 0;
+    for (int taken = 0; taken < 256 && (rc = mp_take(s, location, &cell)) == 1; taken++) {
+        if (cell.flags & MP_FLAG_TIMES) rc = push_split(s, &k->stash, schema, &cell); /* fixed owners: no F has */
+        else rc = mp_cellheap_push(s, &k->stash, &cell);
+        if (rc) return rc;
+    }
+    return rc < 0 ? rc : 0;
+}
+
+int mp_applier_begin(mp_slot *s, mp_stateful *op) {
+    mp_keyed *k = keyed_of(s, op);
+    int rc = take_bins(s, op);
+    if (rc == 0) rc = take_data(s, k, op->s_data, &op->route.schema);
+    if (rc == 0 && op->binary) rc = take_data(s, k, op->s_data2, &op->right);
     if (rc) return rc;
-    /* Bounded, because the frontiers below are computed against what was taken. */
-    for (int taken = 0; taken < 256 && (rc = mp_take(s, op->s_data, &cell)) == 1; taken++)
-        if ((rc = mp_cellheap_push(s, &k->stash, &cell))) return rc;
-    if (rc < 0) return rc;
     s->segment_count = 0;
-    const uint32_t mine[2] = {op->s_data, op->s_state};
-    uint32_t ports = op->s_state == MP_NO_PORT ? 1 : 2;
+    uint32_t mine[3];
+    const uint32_t ports = applier_ports(op, mine);
     op->data_frontier = mp_frontier_without(s, op->s_data, mine, ports);
-    op->state_frontier = ports == 1 ? MP_NEVER : mp_frontier_without(s, op->s_state, mine, ports);
+    op->state_frontier = op->s_state == MP_NO_PORT ? MP_NEVER : mp_frontier_without(s, op->s_state, mine, ports);
     op->loop_step = mp_path_step(s, op->s_out, op->s_data);
+    if (!op->binary) return 0;
+    uint64_t right = mp_frontier_without(s, op->s_data2, mine, ports), back = mp_path_step(s, op->s_out, op->s_data2);
+    if (right < op->data_frontier) op->data_frontier = right;
+    if (back < op->loop_step) op->loop_step = back;
     return 0;
 }
 
 int64_t mp_applier_activate(mp_slot *s, mp_stateful *op) {
-    const uint32_t ports[2] = {op->s_data, op->s_state};
-    mp_begin(s, ports, op->s_state == MP_NO_PORT ? 1 : 2);
+    uint32_t ports[3];
+    const uint32_t count = applier_ports(op, ports);
+    mp_begin(s, ports, count);
     int rc = mp_applier_begin(s, op);
     return rc ? rc : mp_applier_collect(s, op);
 }
@@ -483,8 +534,34 @@ int mp_applier_end(mp_slot *s, mp_stateful *op) {
     if (rc) return rc;
     /* What gave way to fuel is complete already: no message will say so again. */
     uint64_t state_frontier = op->s_state == MP_NO_PORT ? MP_NEVER : mp_frontier(s, op->s_state);
-    if (is_complete(op, keyed_of(s, op)->applied_time, mp_frontier(s, op->s_data), state_frontier)) mp_again(s, op->s_data);
+    uint64_t data_frontier = mp_frontier(s, op->s_data);
+    if (op->binary && mp_frontier(s, op->s_data2) < data_frontier) data_frontier = mp_frontier(s, op->s_data2);
+    if (is_complete(op, keyed_of(s, op)->applied_time, data_frontier, state_frontier)) mp_again(s, op->s_data);
     return 0;
+}
+
+/* ---- S without a fold ----------------------------------------------------------------------------------------- */
+
+int mp_passer_begin(mp_slot *s, mp_stateful *op) {
+    uint32_t ports[3];
+    const uint32_t count = applier_ports(op, ports);
+    mp_begin(s, ports, count);
+    s->segment_count = 0;
+    return take_bins(s, op);
+}
+
+int mp_passer_next(mp_slot *s, mp_stateful *op, uint32_t away, mp_cell *cell) {
+    mp_keyed *k = keyed_of(s, op);
+    if (op->shown_records >= op->fuel || (away && !mp_outbox_is_empty(s))) {
+        if (mp_waiting(s, op->s_data)) mp_again(s, op->s_data);
+        return 0;
+    }
+    int rc = mp_take(s, op->s_data, cell);
+    if (rc != 1) return rc;
+    if (k->applied_last < cell->time) k->applied_last = cell->time;
+    op->shown_records += cell->records;
+    rc = mp_release_later(s, cell->offset64);
+    return rc ? rc : 1;
 }
 
 uint64_t mp_applier_stashed(const mp_slot *s, const mp_stateful *op) { return mp_cellheap_count(&keyed_of(s, op)->stash); }

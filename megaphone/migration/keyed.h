@@ -5,13 +5,26 @@
  *   control -broadcast--> F --state_out: bins that change owner at t-----------> S
  *                         ^------------- feedback: only S's output frontier -----'
  *
+ * With two inputs there are two F and one S; both F read the same control:
+ *
+ *   left ----> F left ---data_out, state_out---> S.data, S.state        S.data < S.right as locations: at one time a fold
+ *   right ---> F right --data_out--------------> S.right                sees what was post-dated, then left, then right
+ *
+ * Bins belong to the left F alone. The right one routes: it has maps of its own (mp_routing), built from the same
+ * instructions, and takes a map into use at the same condition, but gives nothing away and holds nothing at state_out.
+ * Why that is enough: a bin leaves when O >= t, and O is the frontier behind S, which both inputs reach; so every record
+ * < t of either side has been applied where the bin still was, even if its own F has not yet heard of t. Records >= t
+ * of either side go to the new owner, and wait there until f1 > t: until the left F of every slot has given its bins
+ * away at t and S has taken them. So both sides always meet a bin that is resident, and one state port serves both.
+ * f0 is the lesser frontier of S's two data ports.
+ *
  * With C, D, O the frontiers at F's control, data and feedback ports and f0, f1 those at S's data and state ports:
  * Routing    time t is routed when C > t, by the newest configuration at or before t; until then it is stashed under
  *            a capability at data_out.
  * Hand-over  the update at t is installed when C > t and O >= t: every record < t has been applied everywhere. F holds
  *            exactly t at state_out from the first instruction of t until then, so f1 <= t and nobody applies t.
  * Applying   S applies t when f0 > t and f1 > t (eager: f0 >= t), where what this activation itself has taken no longer
- *            counts. Order of what a fold sees: time, pending before input, sender, sequence. Where S's output flows
+ *            counts. Order of what a fold sees: time, pending before input, side, sender, sequence. Where S's output flows
  *            back to it `step` later, an activation that applies t applies nothing at or after t + step.
  * Consuming  with `consumes` the input of t goes to a function of its own, and the fold sees post-dated records only:
  *            consume(t), then fold(t), unless per_time is 0; then many times at once, of either kind.
@@ -35,8 +48,12 @@ typedef struct mp_stateful {     /* what F and S of one operator are told by the
     uint32_t per_time;           /* one time per call of the fold */
     uint32_t has_pending;
     uint32_t consumes;           /* input is not shown to the fold, but in calls of its own, before it */
+    uint32_t side;               /* F: 1 for that of the right input, which routes and moves nothing; an mp_stateful each */
+    uint32_t binary;             /* S: there is a right input, s_data2; else that says nothing */
     uint32_t f_data, f_control, f_feedback, f_data_out, f_state_out; /* locations */
     uint32_t s_data, s_state, s_out;
+    uint32_t s_data2;
+    mp_schema right;             /* S: of its right input, for batches with times that no F has split */
     mp_edge route;               /* data_out: schema, hash, key column; owner and shift are set here */
     mp_schema pending;           /* schema of post-dated records */
     uint64_t fuel;               /* records per activation after which it gives way */
@@ -77,6 +94,12 @@ const mp_cell *mp_segments(const mp_slot *s);
 int mp_applier_end(mp_slot *s, mp_stateful *op);
 uint64_t mp_applier_stashed(const mp_slot *s, const mp_stateful *op);
 
+/* An S without state or fold: batches are handed on as they come, because their time was final when F routed them. Begin
+ * opens the activation and takes bins, which are nothing but names; next gives the messages one by one, 1 or 0: none
+ * left, fuel is spent, or (`away`: the output goes to peers) they wait for room; mp_applier_end publishes. */
+int mp_passer_begin(mp_slot *s, mp_stateful *op);
+int mp_passer_next(mp_slot *s, mp_stateful *op, uint32_t away, mp_cell *cell);
+
 /* A bin as it lies in the directory, for inspection: {owner, resident, generation, time_last, keys, post-dated records,
  * offsets of its four blocks}. Only what the owner's process reads is sure to be of one moment. */
 void mp_bin_look(const mp_slot *s, const mp_stateful *op, uint32_t bin, uint64_t out[10]);
@@ -101,13 +124,17 @@ typedef struct mp_incoming { /* a bin that is being copied in, from one sender *
     uint64_t block[MP_BIN_BLOCKS];
 } mp_incoming;
 
-typedef struct mp_keyed {
+typedef struct mp_routing { /* one F's */
     uint64_t owners;          /* active configuration: block of uint8[bins] */
     uint64_t owners_time;
     mp_vec updates;           /* mp_update by time: configurations that are collected, built, not installed */
     mp_vec control;           /* heap of cells: instructions of configurations not yet built */
     mp_vec waiting;           /* heap of cells: data whose configuration is not known */
     uint64_t waiting_time;    /* capability at data_out, MP_NEVER none */
+} mp_routing;
+
+typedef struct mp_keyed {
+    mp_routing f[2];          /* of the only input or the left one, and of the right one: zeros where there is none */
     mp_vec stash;             /* heap of cells: data whose time is not complete */
     mp_vec due;               /* heap of mp_due: bins by their least post-dated time; entries may be out of date */
     uint64_t applied_time;    /* capability at S's output, MP_NEVER none */

@@ -107,7 +107,7 @@ static int recount_index(const mp_slot *s, const mp_stateful *op, uint32_t *list
 
 int mp_due_recount(const mp_slot *s, const mp_stateful *op, mp_difference *out) {
     if (is_busy(s, s->index)) return -EBUSY;
-    if (!op->has_pending) return 0;
+    if (!op->has_pending || op->side) return 0; /* bins are the left half's */
     const uint32_t bins = 1u << op->bin_shift;
     uint32_t *listed = calloc(bins, sizeof *listed);
     if (!listed) return -ENOMEM;
@@ -133,7 +133,7 @@ static int due_before(const mp_due *a, const mp_due *b) {
 static int by_due(const void *a, const void *b) { return due_before(a, b) ? -1 : due_before(b, a); }
 
 int mp_due_rebuild(mp_slot *s, const mp_stateful *op, mp_difference *out) {
-    if (!op->has_pending) return 0;
+    if (!op->has_pending || op->side) return 0;
     mp_keyed *k = mp_keyed_of(s, s->index, op->keyed);
     mp_bin *bins = mp_bins_of(s, op->keyed);
     uint32_t count = 0;
@@ -187,12 +187,12 @@ static int recount_one(const mp_slot *s, uint32_t location, uint64_t kept, uint6
 }
 
 static int recount_updates(const mp_slot *s, const mp_stateful *op, mp_difference *out) {
-    const mp_keyed *k = mp_keyed_of(s, s->index, op->keyed);
-    const uint32_t count = mp_vec_count(&k->updates);
+    const mp_routing *r = &((const mp_keyed *)mp_keyed_of(s, s->index, op->keyed))->f[op->side];
+    const uint32_t count = mp_vec_count(&r->updates);
     uint64_t *times = malloc(sizeof *times * ((size_t)count + 1));
     if (!times) return -ENOMEM;
     for (uint32_t i = 0; i < count; i++)
-        times[i] = ((const mp_update *)mp_vec_entry(s, &k->updates, k->updates.head + i, sizeof(mp_update)))->time;
+        times[i] = ((const mp_update *)mp_vec_entry(s, &r->updates, r->updates.head + i, sizeof(mp_update)))->time;
     int rc = recount_held(s, op->f_state_out, times, count, out);
     free(times);
     return rc;
@@ -201,6 +201,9 @@ static int recount_updates(const mp_slot *s, const mp_stateful *op, mp_differenc
 int mp_holds_recount(const mp_slot *s, const mp_stateful *op, mp_difference *out) {
     if (is_busy(s, s->index)) return -EBUSY;
     const mp_keyed *k = mp_keyed_of(s, s->index, op->keyed);
+    const mp_routing *r = &k->f[op->side];
+    if (op->side) /* F alone, which holds nothing for configurations */
+        return recount_one(s, op->f_data_out, r->waiting_time, mp_cellheap_time(s, &r->waiting), out);
     const mp_bin *bins = mp_bins_of(s, op->keyed);
     uint64_t least = mp_cellheap_time(s, &k->stash);
     for (uint32_t b = 0; op->has_pending && b < 1u << op->bin_shift; b++)
@@ -208,7 +211,7 @@ int mp_holds_recount(const mp_slot *s, const mp_stateful *op, mp_difference *out
             least = bins[b].pending_time;
     int rc = recount_one(s, op->s_out, k->applied_time, least, out);
     if (rc || op->s_state == MP_NO_PORT) return rc; /* S alone */
-    rc = recount_one(s, op->f_data_out, k->waiting_time, mp_cellheap_time(s, &k->waiting), out);
+    rc = recount_one(s, op->f_data_out, r->waiting_time, mp_cellheap_time(s, &r->waiting), out);
     return rc ? rc : recount_updates(s, op, out);
 }
 

@@ -70,11 +70,16 @@ int mp_roots_visit(const mp_slot *look, uint32_t slot, mp_root_visit *visit, voi
         rc = visit_vec(look, mp_inbox_of(look, slot, i), root, 0, visit, arg);
     for (uint32_t i = 0; i < look->header->limits.keyed && rc == 0; i++) {
         const mp_keyed *k = mp_keyed_of(look, slot, i);
-        const mp_vec *heaps[3] = {&k->control, &k->waiting, &k->stash};
+        const struct {
+            uint32_t place;
+            const mp_vec *heap;
+        } heaps[] = {{MP_ROOT_CONTROL, &k->f[0].control}, {MP_ROOT_WAITING, &k->f[0].waiting},
+                     {MP_ROOT_CONTROL, &k->f[1].control}, {MP_ROOT_WAITING, &k->f[1].waiting},
+                     {MP_ROOT_STASH, &k->stash}};
         root.port = i;
-        for (uint32_t j = 0; j < 3 && rc == 0; j++) {
-            root.place = MP_ROOT_CONTROL + j;
-            rc = visit_vec(look, heaps[j], root, 1, visit, arg);
+        for (uint32_t j = 0; j < sizeof heaps / sizeof *heaps && rc == 0; j++) {
+            root.place = heaps[j].place;
+            rc = visit_vec(look, heaps[j].heap, root, 1, visit, arg);
         }
     }
     return rc;

@@ -4,8 +4,8 @@
  *   ring                  cells of the ring to a peer                 reaped .. tail (taken before head, not yet let go)
  *   outbox                cells that found no room in that ring       head .. tail
  *   inbox                 messages for a port of the slot             head .. tail
- *   control, waiting,     heaps of a stateful operator                all, and what the activation in progress has
- *   stash                                                             taken out of them, behind them
+ *   control, waiting,     heaps of a stateful operator; two inputs    all, and what the activation in progress has
+ *   stash                 have two of the first two, and one stash    taken out of them, behind them
  *
  * A slot's column of references is the number of its roots of each slab, plus what only its process knows: live views,
  * loans, and what an activation in progress has staged (activation_seq is odd then).
@@ -41,7 +41,7 @@ typedef struct mp_root {
     uint16_t slot;           /* whose reference it is */
     uint16_t peer;           /* rings and outboxes: to whom; elsewhere the slot itself */
     uint32_t port;           /* location of the input port; heaps: number of the stateful operator */
-    uint32_t position;       /* in its queue, from the oldest; in a heap, its index */
+    uint32_t position;       /* in its queue, from the oldest; in a heap, its index; cell.location: of which input */
     mp_cell cell;
 } mp_root;
 

@@ -39,6 +39,7 @@ static void note_odd(auditing *a) {
         a->out->odd |= bit;
         if (page->ports_now == 0) a->out->in_main |= bit;
         else if (page->operator_now == a->op->f_data) a->out->in_f |= bit;
+        else if (page->operator_now == a->op->f_data2) a->out->in_f2 |= bit;
         else if (page->operator_now == a->op->s_data) a->out->in_s |= bit;
     }
 }
@@ -47,6 +48,18 @@ static void note_odd(auditing *a) {
 
 static int is_heap(uint32_t place) { return place >= MP_ROOT_CONTROL; }
 
+/* Locations of both inputs; a right one that does not exist is no location. */
+static int is_for_f(const mp_look_op *op, uint32_t port) { return port == op->f_data || port == op->f_data2; }
+
+static int is_for_s(const mp_look_op *op, uint32_t port) { return port == op->s_data || port == op->s_data2; }
+
+/* In an inbox whose operator is in the middle of an activation. */
+static int is_fixed(const auditing *a, const mp_root *root) {
+    return (root->port == a->op->f_data && has_bit(a->out->in_f, root->slot)) ||
+           (root->port == a->op->f_data2 && has_bit(a->out->in_f2, root->slot)) ||
+           (is_for_s(a->op, root->port) && has_bit(a->out->in_s, root->slot));
+}
+
 static int collect(void *arg, const mp_root *root) {
     auditing *a = arg;
     const mp_look_op *op = a->op;
@@ -54,11 +67,10 @@ static int collect(void *arg, const mp_root *root) {
     if (is_heap(root->place)) {
         if (root->port != op->keyed || root->place == MP_ROOT_CONTROL || root->place == MP_ROOT_CONTROL_TAKEN) return 0;
     } else if (root->place == MP_ROOT_RING_TAKEN || root->cell.kind != MP_CELL_DATA ||
-               (root->port != op->f_data && root->port != op->s_data && root->port != op->s_state)) {
+               (!is_for_f(op, root->port) && !is_for_s(op, root->port) && root->port != op->s_state)) {
         return 0;
     }
-    if (taken || (root->place == MP_ROOT_INBOX && ((root->port == op->f_data && has_bit(a->out->in_f, root->slot)) ||
-                                                  (root->port == op->s_data && has_bit(a->out->in_s, root->slot)))))
+    if (taken || (root->place == MP_ROOT_INBOX && is_fixed(a, root)))
         a->out->fixed += root->cell.records;
     if (a->count == a->capacity) {
         uint64_t capacity = a->capacity ? a->capacity * 2 : 256;
@@ -73,10 +85,10 @@ static int collect(void *arg, const mp_root *root) {
 
 /* What the main program has staged in its own inbox of F is as good as sent: `input_records` has it already, or has it
  * as soon as the call returns that sends it. */
-static void count_staged(auditing *a, uint32_t slot) {
+static void count_staged(auditing *a, uint32_t slot, uint32_t port) {
     mp_vec inbox;
-    if (a->op->f_data >= a->look->header->limits.locations || !has_bit(a->out->in_main, slot)) return;
-    if (mp_vec_look(a->look, mp_inbox_of(a->look, slot, a->op->f_data), sizeof(mp_cell), &inbox) || !inbox.block) return;
+    if (port >= a->look->header->limits.locations || !has_bit(a->out->in_main, slot)) return;
+    if (mp_vec_look(a->look, mp_inbox_of(a->look, slot, port), sizeof(mp_cell), &inbox) || !inbox.block) return;
     uint32_t end = mp_vec_end(&inbox);
     for (uint32_t at = inbox.tail; at != end; at++) {
         const mp_cell *cell = mp_vec_entry(a->look, &inbox, at, sizeof *cell);
@@ -148,7 +160,7 @@ static void count_message(auditing *a, const mp_root *root) {
     else if (root->port == a->op->s_state) name_bins(a, root);
     else if (root->place == MP_ROOT_RING) out->ring += records;
     else if (root->place == MP_ROOT_OUTBOX) out->outbox += records;
-    else if (root->port == a->op->f_data) out->inbox_f += records;
+    else if (is_for_f(a->op, root->port)) out->inbox_f += records;
     else out->inbox_s += records;
 }
 
@@ -157,7 +169,8 @@ static int audit_messages(auditing *a) {
         int rc = mp_roots_visit(a->look, slot, collect, a);
         if (rc == -ENOMEM) return rc;
         if (rc) found(a, MP_FOUND_UNREADABLE, slot, NOBODY, (uint64_t)-rc, 0);
-        count_staged(a, slot);
+        count_staged(a, slot, a->op->f_data);
+        count_staged(a, slot, a->op->f_data2);
     }
     if (a->count) qsort(a->root, a->count, sizeof *a->root, by_message);
     for (uint64_t i = 0, first = 0; i < a->count; i++) {
@@ -198,6 +211,20 @@ static void compare_map(auditing *a, halves *h, uint32_t slot, uint64_t which, c
     }
 }
 
+/* The map that one F routes by, and the one it knows to come next. */
+static void read_maps(auditing *a, halves *h, uint32_t slot, const mp_routing *r) {
+    const uint64_t which = (uint64_t)r->updates.head - a->out->number_min;
+    compare_map(a, h, slot, which, mp_look_map(a->look, a->op, r->owners));
+    mp_vec updates;
+    if (mp_vec_look(a->look, &r->updates, sizeof(mp_update), &updates)) {
+        found(a, MP_FOUND_UNREADABLE, slot, NOBODY, EPROTO, 0);
+        return;
+    }
+    if (!mp_vec_count(&updates)) return;
+    const mp_update *next = mp_vec_entry(a->look, &updates, updates.head, sizeof(mp_update));
+    if (next->owners) compare_map(a, h, slot, which + 1, mp_look_map(a->look, a->op, next->owners));
+}
+
 static void read_halves(auditing *a, halves *h) {
     mp_audit *out = a->out;
     const mp_slot *look = a->look;
@@ -206,28 +233,21 @@ static void read_halves(auditing *a, halves *h) {
         const mp_keyed *k = mp_look_half(look, a->op, slot);
         if (!k) continue;
         h->started++;
-        h->number[slot] = k->updates.head;
+        const mp_routing *r = &k->f[0]; /* bins follow the left one's maps; the right one's only route */
+        h->number[slot] = r->updates.head;
         out->shown += k->applied_records;
         if (k->copying) h->copying |= 1ull << slot;
-        if (k->updates.head < out->number_min) out->number_min = k->updates.head;
-        if (k->updates.head > out->number_max) out->number_max = k->updates.head;
-        if (mp_vec_count(&k->updates) > out->updates_waiting) out->updates_waiting = mp_vec_count(&k->updates);
+        if (r->updates.head < out->number_min) out->number_min = r->updates.head;
+        if (r->updates.head > out->number_max) out->number_max = r->updates.head;
+        if (mp_vec_count(&r->updates) > out->updates_waiting) out->updates_waiting = mp_vec_count(&r->updates);
     }
     if (!h->started) out->number_min = 0;
     for (uint32_t slot = 0; slot < look->slots; slot++) {
         const mp_keyed *k = mp_look_half(look, a->op, slot);
         /* In the middle of F a slot may have the next map and not yet its number. */
-        if (!k || has_bit(out->in_f, slot)) continue;
-        uint64_t which = h->number[slot] - out->number_min;
-        compare_map(a, h, slot, which, mp_look_map(look, a->op, k->owners));
-        mp_vec updates;
-        if (mp_vec_look(look, &k->updates, sizeof(mp_update), &updates)) {
-            found(a, MP_FOUND_UNREADABLE, slot, NOBODY, EPROTO, 0);
-            continue;
-        }
-        if (!mp_vec_count(&updates)) continue;
-        const mp_update *next = mp_vec_entry(look, &updates, updates.head, sizeof(mp_update));
-        if (next->owners) compare_map(a, h, slot, which + 1, mp_look_map(look, a->op, next->owners));
+        if (k && !has_bit(out->in_f, slot)) read_maps(a, h, slot, &k->f[0]);
+        /* The right F installs by itself, so its number may be another; one that nobody compares with is left out. */
+        if (k && k->f[1].owners && !has_bit(out->in_f2, slot)) read_maps(a, h, slot, &k->f[1]);
     }
 }
 

@@ -4,9 +4,10 @@
  *           to F. A slot whose activation is in progress may make the sum too high by the records it has fixed as input:
  *           those in inboxes of the operator that runs there, and those that it has taken out of its heaps. Never too low,
  *           but for post-dated records, which are popped from their bins before they are applied.
+ *           Of two inputs both are counted, in the same figures.
  * Bins      resident at the owner and in no message, or on the way and in exactly one, which is for the owner.
  * Maps      configurations are numbered; two slots that have one of the same number have the same. The numbers that are
- *           installed differ by one at most. A bin's owner follows from the maps: a slot gives a bin away when it installs
+ *           installed differ by one at most (of the left input: the right one's F goes at its own pace). A bin's owner follows from the maps: a slot gives a bin away when it installs
  *           the configuration that takes it.
  * Odd       of a slot in the middle of F or S some of this is open; those are counted as in between, not as findings.
  * Cost      O(messages log messages + bins × slots). */
@@ -36,6 +37,7 @@ typedef struct mp_finding {
 typedef struct mp_audit {
     uint64_t odd;                 /* bit per slot: an activation is in progress */
     uint64_t in_f, in_s, in_main; /* bits of odd slots: of this operator's F, of its S, of the main program */
+    uint64_t in_f2;               /* of the F of its right input, which moves nothing */
     uint64_t applied;             /* records, as the bins' `updates` say; kernels count there */
     uint64_t shown;               /* records, as slots count what S has been shown */
     uint64_t pending;             /* post-dated records in bins */

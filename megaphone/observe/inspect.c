@@ -145,17 +145,18 @@ int mp_look_keyed_read(const mp_slot *look, const mp_look_op *op, uint32_t slot,
     const mp_keyed *k = mp_look_half(look, op, slot);
     *out = (mp_look_keyed){.waiting_time = MP_NEVER, .applied_time = MP_NEVER, .due_time = MP_NEVER};
     if (!k) return 0;
-    *out = (mp_look_keyed){.active_time = k->owners_time,
-                           .active_number = k->updates.head,
-                           .waiting_updates = mp_vec_count(&k->updates),
+    *out = (mp_look_keyed){.active_time = k->f[0].owners_time,
+                           .active_number = k->f[0].updates.head,
+                           .waiting_updates = mp_vec_count(&k->f[0].updates),
                            .copying = k->copying,
-                           .waiting_time = k->waiting_time,
+                           .waiting_time = k->f[0].waiting_time,
                            .applied_time = k->applied_time,
                            .applied_last = k->applied_last,
                            .applied_records = k->applied_records,
                            .started = 1};
+    if (k->f[1].owners && k->f[1].waiting_time < out->waiting_time) out->waiting_time = k->f[1].waiting_time;
     mp_vec updates;
-    int rc = mp_vec_look(look, &k->updates, sizeof(mp_update), &updates);
+    int rc = mp_vec_look(look, &k->f[0].updates, sizeof(mp_update), &updates);
     for (uint32_t i = 0; rc == 0 && i < out->waiting_updates; i++) {
         const mp_update *u = mp_vec_entry(look, &updates, updates.head + i, sizeof(mp_update));
         out->built_updates += u->owners != 0;
@@ -170,7 +171,7 @@ int64_t mp_look_updates(const mp_slot *look, const mp_look_op *op, uint32_t slot
     const mp_keyed *k = mp_look_half(look, op, slot);
     if (!k) return 0;
     mp_vec updates;
-    int rc = mp_vec_look(look, &k->updates, sizeof(mp_update), &updates);
+    int rc = mp_vec_look(look, &k->f[0].updates, sizeof(mp_update), &updates);
     if (rc) return rc;
     for (uint32_t i = 0; i < mp_vec_count(&updates) && i < max; i++) {
         const mp_update *u = mp_vec_entry(look, &updates, updates.head + i, sizeof(mp_update));
@@ -184,7 +185,7 @@ int mp_look_owners(const mp_slot *look, const mp_look_op *op, uint32_t slot, uin
     if (slot >= look->slots || op->keyed >= look->header->limits.keyed) return -EINVAL;
     const mp_keyed *k = mp_look_half(look, op, slot);
     if (!k) return -ENOENT;
-    const uint8_t *map = mp_look_map(look, op, k->owners);
+    const uint8_t *map = mp_look_map(look, op, k->f[0].owners);
     if (!map) return -EPROTO;
     memcpy(out, map, (size_t)1 << op->bin_shift);
     return 0;

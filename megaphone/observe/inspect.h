@@ -23,6 +23,7 @@ typedef struct mp_look_op {       /* a stateful operator, as the text in the con
     uint32_t keyed, bin_shift;
     uint32_t f_data, f_control, f_feedback; /* locations; UINT32_MAX: there is none */
     uint32_t s_data, s_state, s_out;
+    uint32_t f_data2, f_control2, f_feedback2, s_data2; /* of the right input, where there are two */
 } mp_look_op;
 
 enum mp_torn {                    /* of a bin: what is half done */
@@ -84,7 +85,7 @@ typedef struct mp_look_keyed {    /* one slot's half of a stateful operator */
     uint32_t waiting_updates;     /* configurations that are not installed, */
     uint32_t built_updates;       /* and of them those that are known whole */
     uint32_t copying;
-    uint64_t waiting_time, applied_time; /* capabilities at F's and S's output */
+    uint64_t waiting_time, applied_time; /* capabilities at F's and S's output; of two F the lesser */
     uint64_t applied_last, applied_records;
     uint64_t due_entries, due_time;      /* index of post-dated records: entries, and the least time of a true one */
     uint32_t started;

@@ -11,7 +11,7 @@
 /* A slot's half of an operator; NULL while it has not started. */
 static inline const mp_keyed *mp_look_half(const mp_slot *look, const mp_look_op *op, uint32_t slot) {
     const mp_keyed *k = mp_keyed_of(look, slot, op->keyed);
-    return k->owners ? k : NULL;
+    return k->f[0].owners ? k : NULL;
 }
 
 /* A configuration of one slot, or NULL: its block cannot be true. */

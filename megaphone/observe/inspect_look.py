@@ -32,7 +32,9 @@ BINS_AT_ONCE: Final = 4096
 SUMMED_KINDS: Final = "uibf"
 MESSAGE: Final = 1
 """Kind of a cell that is a message; others carry progress."""
-_PORTS: Final = ("f_data", "f_control", "f_feedback", "s_data", "s_state", "s_out")
+_PORTS: Final = (
+    "f_data", "f_control", "f_feedback", "s_data", "s_state", "s_out", "f_data2", "f_control2", "f_feedback2", "s_data2"
+)  # fmt: skip
 _NO_ENTRY: Final = 2
 
 
@@ -52,7 +54,7 @@ class Stateful:
         name: of the operator.
         about: what the run tells of its state.
         op: the core's ``mp_look_op``.
-        store: the core's ``mp_store``.
+        store: the core's ``mp_store``, None for bins that are names and hold nothing.
         columns: names of its value columns.
         kinds: numpy's kind of each that can be added up, a zero byte for the others.
     """
@@ -77,6 +79,8 @@ class Stateful:
         op.keyed, op.bin_shift = about["keyed"], about["bin_shift"]
         for name in _PORTS:
             setattr(op, name, about["ports"].get(name, NOBODY))
+        if about["store"] is None:
+            return cls(operator["name"], about, op, None, (), b"")
         store = store_layout(about["store"], about["keyed"], about["bin_shift"], about["hash"])
         columns = about["store"]["columns"]
         kinds = bytes(ord(c["kind"]) if c["kind"] in SUMMED_KINDS and c["bytes"] <= 8 else 0 for c in columns)
@@ -175,12 +179,13 @@ class Look:
         columns = len(stateful.columns)
         for first in range(0, stateful.bin_count, BINS_AT_ONCE):
             count = min(BINS_AT_ONCE, stateful.bin_count - first)
-            bins, sums = ffi.new("mp_look_bin[]", count), ffi.new("mp_look_sum[]", count * columns)
-            store = stateful.store if content else ffi.NULL
+            bins, sums = ffi.new("mp_look_bin[]", count), ffi.new("mp_look_sum[]", max(1, count * columns))
+            store = stateful.store if content and stateful.store is not None else ffi.NULL
             self._check(
                 lib.mp_look_bins(self._look, stateful.op, store, stateful.kinds, first, count, bins, sums)
             )  # fmt: skip
-            yield first, _array(bins, "mp_look_bin"), _array(sums, "mp_look_sum").reshape(count, columns)
+            added = _array(sums, "mp_look_sum")[: count * columns]
+            yield first, _array(bins, "mp_look_bin"), added.reshape(count, columns)
 
     def roots(self, slot: int) -> Records:
         """Return everything that names a batch for a slot, as ``mp_root`` records.

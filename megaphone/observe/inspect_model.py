@@ -328,11 +328,12 @@ def _balance(look: Look, slots: list[dict[str, Any]], audits: list[Audit]) -> di
     """Return whether what was sent and what is there add up, where the graph lets one know: input straight into F."""
     operators, ports = look.about["operators"], look.about["ports"]
     inputs = [operator for operator in operators if operator["kind"] == "InputOperator"]
-    if len(inputs) != 1 or len(look.stateful) != 1:
+    if len(look.stateful) != 1:
         return None
-    (out,) = inputs[0]["outputs"]
-    fed = [location for location, port in enumerate(ports) if port["source"] == out]
-    if fed != [int(look.stateful[0].op.f_data)]:
+    sources = {out for operator in inputs for out in operator["outputs"]}
+    fed = sorted(location for location, port in enumerate(ports) if port["source"] in sources)
+    entered = (int(look.stateful[0].op.f_data), int(look.stateful[0].op.f_data2))
+    if not fed or fed != sorted(location for location in entered if location < look.locations):
         return None
     audit = audits[0]
     sent = sum(slot["counters"]["input_records"] for slot in slots)

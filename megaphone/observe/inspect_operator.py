@@ -17,6 +17,8 @@ WHICH_WIDTH: Final = 40
 
 def _store(operator: dict[str, Any]) -> str:
     store = operator["store"]
+    if store is None:
+        return "without state"
     values = ", ".join(f"{column['name']} {column['dtype']}" for column in store["columns"])
     kind = "array" if store["kind"] == "dense" else "hash table"
     if store["kind"] == "pickled":
@@ -99,7 +101,7 @@ def bin_lines(operator: dict[str, Any], width: int, slot: int | None, *, every_b
         slot: only the bins that this worker owns.
         every_bin: however many there are.
     """
-    names = [column["name"] for column in operator["store"]["columns"]]
+    names = [column["name"] for column in (operator["store"] or {"columns": ()})["columns"]]
     bins = [entry for entry in operator["bins"] if slot is None or entry["owner"] == slot]
     summed = [name for name in names if any(entry["sums"] and name in entry["sums"] for entry in bins)]
     figures = [

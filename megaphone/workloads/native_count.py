@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from megaphone._core import ffi, lib
-from megaphone.dataflow.graph import EXCHANGE, Operator, Pact
+from megaphone.dataflow.graph import EXCHANGE, PART_BITS, Operator, Pact
 from megaphone.dataflow.stream import Stream
-from megaphone.dataflow.worker import PART_BITS
 from megaphone.errors import InternalError
 from megaphone.migration.operators.stateful import FUEL_RECORDS
 from megaphone.state.access import StoreAccess

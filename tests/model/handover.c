@@ -70,7 +70,7 @@ static uint32_t resident_of(void) { return atomic_load_explicit(&moved_bin()->re
 static void check_installed(uint32_t slot, uint64_t time) {
     const mp_slot s = look(slot);
     for (uint32_t peer = 0; peer < SLOTS && time >= 1; peer++)
-        MP_CHECK(((mp_keyed *)mp_keyed_of(&s, peer, 0))->owners_time >= 1,
+        MP_CHECK(((mp_keyed *)mp_keyed_of(&s, peer, 0))->f[0].owners_time >= 1,
                  "slot %u applies time %llu, and slot %u has not installed its configuration", slot,
                  (unsigned long long)time, peer);
 }
@@ -329,8 +329,8 @@ static void final(void) {
         uint8_t owners[BINS];
         mp_router_owners(slot, &ghost->op[i], owners);
         MP_CHECK(owners[MOVED] == TAKER && owners[1] == 1, "F's map on slot %u is {%u, %u}", i, owners[0], owners[1]);
-        MP_CHECK(mp_times_left(slot, NULL) == 0 && !mp_cellheap_count(&k->stash) && !mp_cellheap_count(&k->waiting) &&
-                     !mp_cellheap_count(&k->control) && mp_router_updates(slot, &ghost->op[i]) == 0,
+        MP_CHECK(mp_times_left(slot, NULL) == 0 && !mp_cellheap_count(&k->stash) && !mp_cellheap_count(&k->f[0].waiting) &&
+                     !mp_cellheap_count(&k->f[0].control) && mp_router_updates(slot, &ghost->op[i]) == 0,
                  "slot %u has something left", i);
     }
     for (uint32_t slab = 0; slab < s.header->slabs; slab++)

@@ -112,6 +112,8 @@ uint64_t *scribble_first_row(void *s, uint32_t bin_id);
 uint32_t *scribble_pending_count(void *s, uint32_t bin_id);
 uint64_t *scribble_applied_time(void *s);
 uint64_t *scribble_waiting_time(void *s);
+uint64_t *scribble_waiting_time_right(void *s);
+uint8_t *scribble_owner_right(void *s, uint32_t bin_id);
 mp_times *scribble_held(void *s, uint32_t location);
 int64_t *scribble_count(void *s, uint32_t location);
 uint64_t *scribble_credit(void *s, uint32_t to);

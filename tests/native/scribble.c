@@ -50,7 +50,9 @@ uint64_t *scribble_first_row(mp_slot *s, uint32_t bin) { /* its time: the least 
 }
 uint32_t *scribble_pending_count(mp_slot *s, uint32_t bin) { return &mp_bins_of(s, 0)[bin].pending_count; }
 uint64_t *scribble_applied_time(mp_slot *s) { return &keyed(s)->applied_time; }
-uint64_t *scribble_waiting_time(mp_slot *s) { return &keyed(s)->waiting_time; }
+uint64_t *scribble_waiting_time(mp_slot *s) { return &keyed(s)->f[0].waiting_time; }
+uint64_t *scribble_waiting_time_right(mp_slot *s) { return &keyed(s)->f[1].waiting_time; }
+uint8_t *scribble_owner_right(mp_slot *s, uint32_t bin) { return (uint8_t *)mp_at(s, keyed(s)->f[1].owners) + bin; }
 mp_times *scribble_held(mp_slot *s, uint32_t location) { return mp_held_of(s, s->index, location); }
 int64_t *scribble_count(mp_slot *s, uint32_t location) { /* of the first time that this slot knows there */
     mp_times *t = mp_times_of(s, location);

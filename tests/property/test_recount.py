@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from megaphone.migration.control import Map
 from tests.native.recounting import RecountedSimulation
-from tests.property import migrating, test_dataflow, test_migration
+from tests.property import binary_runs, migrating, test_binary, test_dataflow, test_migration
 from tests.property.migrating import Script, check_outcome, run_script
 from tests.property.test_migration import scripts
 from tests.unit.dataflow import runs
@@ -30,7 +30,7 @@ def recounted(
     monkeypatch: pytest.MonkeyPatch, record_property: Callable[[str, Any], None]
 ) -> Iterator[type[RecountedSimulation]]:
     """Simulations of the other files recount, and the number of recounts is reported."""
-    for module in (migrating, test_dataflow, test_migration, runs):
+    for module in (binary_runs, migrating, test_binary, test_dataflow, test_migration, runs):
         monkeypatch.setattr(module, "Simulation", _Counted)
     _Counted.recounts = _Counted.run_recounts = 0
     yield _Counted
@@ -45,6 +45,12 @@ def test_all_that_is_kept_is_what_the_roots_say_while_bins_move_and_records_are_
     check_outcome(script, run_script(script))
 
 
+@settings(suppress_health_check=[*HealthCheck])
+@given(test_binary.scripts())
+def test_all_that_is_kept_is_what_the_roots_say_while_bins_of_two_inputs_move(script: binary_runs.BinaryScript) -> None:
+    binary_runs.check_outcome(script, binary_runs.run_script(script))
+
+
 @pytest.mark.parametrize(
     "law",
     [
@@ -55,6 +61,8 @@ def test_all_that_is_kept_is_what_the_roots_say_while_bins_move_and_records_are_
         test_dataflow.test_views_kept_by_an_operator_read_the_same_at_the_end,
         test_migration.test_a_state_machine_and_what_consumes_input_equal_their_references_while_both_are_moved,
         test_migration.test_a_time_is_not_applied_before_what_comes_back_to_it_through_a_loop,
+        test_binary.test_a_time_is_not_applied_before_what_comes_back_to_either_side_through_a_loop,
+        test_binary.test_distributed_records_are_the_input_and_each_is_where_the_configuration_of_its_time_says,
     ],
     ids=lambda law: law.__name__.removeprefix("test_"),
 )

@@ -1,7 +1,8 @@
 """S: the half of a stateful operator that holds records until their time is complete and shows them to a fold.
 
-What is the same for all stateful operators with one input: ports, the state of the bins, post-dated records, and the
-activation.  An operator of its own kind overrides ``apply``, which is called with each complete part of its input.
+What is the same for all stateful operators: ports, the state of the bins, post-dated records, and the activation.  An
+operator of its own kind overrides ``apply``, which is called with each complete part of its input; entry.py is how
+records come here, binary.py what is different with two inputs.
 """
 
 from __future__ import annotations
@@ -16,21 +17,22 @@ import numpy.typing as npt
 
 from megaphone._core import ffi, lib
 from megaphone.dataflow.batch import BytesColumn
-from megaphone.dataflow.graph import ROUTED, Operator, Pact
+from megaphone.dataflow.graph import Operator
 from megaphone.dataflow.schema import Schema, as_schema
 from megaphone.dataflow.sending import checked_columns, checked_time, checked_times
-from megaphone.dataflow.stream import Stream
 from megaphone.errors import GraphError, InternalError, TimeError, UsageError
 from megaphone.migration.operators.fold_context import FoldContext
-from megaphone.migration.operators.routing import FUEL_RECORDS, Keying, Router
 from megaphone.state.access import StoreAccess, outcome_error
 from megaphone.state.stores import DenseArray, HashTable, Pickled, Rows, about_store
 
 if TYPE_CHECKING:
     from megaphone.dataflow.worker import Worker
+    from megaphone.migration.operators.entry import Entry
+    from megaphone.migration.operators.routing import Keying
 
 State = DenseArray | HashTable | Rows | Pickled
-PendingKey = Callable[[Mapping[str, Any]], npt.NDArray[np.uint64]]
+PendingKey = str | Callable[[Mapping[str, Any]], npt.NDArray[np.uint64]]
+"""The column of post-dated records that has their key, or a function from their columns to uint64[n] hashes."""
 
 CALLS_MAX: Final = 64
 """Calls of a fold per activation, where a call does not cover all that is complete."""
@@ -47,17 +49,6 @@ class StatefulOptions:
     pending: Any = None
     pending_key: PendingKey | None = None
 
-    def initial_owner(self, workers: int, bin_shift: int) -> npt.NDArray[np.uint8]:
-        """Return uint8[bins], the worker of each bin at the start; raises UsageError for a map that is none."""
-        bins = 1 << bin_shift
-        if self.initial is None:
-            return (np.arange(bins) % workers).astype(np.uint8)
-        owner = np.asarray(self.initial)
-        if owner.shape != (bins,) or owner.dtype.kind not in "iu" or owner.min() < 0 or owner.max() >= workers:
-            message = f"initial map of shape {owner.shape}, {bins} bins, {workers} workers: name a worker for each bin"
-            raise UsageError(message)
-        return owner.astype(np.uint8)
-
 
 def same_keys(column: np.dtype[Any] | None, declared: np.dtype[Any] | None) -> bool:
     """Return whether a column's values are keys of a store: of its dtype, or integers both; None is bytes."""
@@ -72,33 +63,29 @@ class Applier(Operator):
     volatile = False
     consumes = False
     """Whether input is shown in calls of its own, before post-dated records."""
+    context_class = FoldContext
 
     def __init__(
         self,
-        router: Router,
+        entry: Entry,
         name: str,
         declared: State,
         fold: Callable[..., Any],
         columns: Any,  # noqa: ANN401 - as Schema
         options: StatefulOptions,
     ) -> None:
-        graph = router.graph
-        super().__init__(graph, name)
-        self.router, self.fold, self.declared, self.options = router, fold, declared, options
-        self.keying: Keying = router.keying
-        self.data = self.add_input(Stream(graph, router.data_out), Pact(ROUTED))
-        self.moved = self.add_input(Stream(graph, router.state_out), Pact(ROUTED, credit=False))
+        super().__init__(entry.graph, name)
+        self.entry, self.fold, self.declared, self.options = entry, fold, declared, options
+        self.keying: Keying = entry.keyings[0]
+        self.segment_schema: Schema = entry.schemas[0]
+        entry.connect(self)
         self.out = self.add_output(columns)
-        self.segment_schema: Schema = router.data.schema
         self.pending_schema = self._checked_pending()
-        # F watches only the frontier of this output; no record ever takes that edge.
-        feedback = router.add_input(Stream(graph, self.out), Pact(ROUTED))
-        number = router.inputs.index(feedback)
-        router.summaries[number, 0] = router.summaries[number, 1] = None
-        self.keyed = graph.add_keyed(self.keying.bin_shift)
+        entry.watch(self.out)
+        self.keyed = entry.keyed
         try:
             declared.struct(self.keyed, self.keying.bin_shift, self.keying.hash)
-            self._initial = options.initial_owner(graph.workers, self.keying.bin_shift)
+            self._initial = entry.owners(options.initial)
         except UsageError as error:
             raise self.error(str(error)) from None
         self._adding: set[tuple[str, str | None, int]] = set()
@@ -110,11 +97,12 @@ class Applier(Operator):
         wrong, schema = "", self.segment_schema
         try:
             schema = as_schema(options.pending)
-            if options.pending_key is None and isinstance(key, str):
-                dtype, needed = schema.dtype(key), self.segment_schema.dtype(key)
+            column = key if options.pending_key is None else options.pending_key
+            if isinstance(column, str) and isinstance(key, str):
+                dtype, needed = schema.dtype(column), self.segment_schema.dtype(key)
                 if dtype != needed:
-                    wrong = f"{key!r} is {dtype or 'bytes'}, the input's {needed or 'bytes'}: make them equal"
-            elif options.pending_key is None:
+                    wrong = f"{column!r} is {dtype or 'bytes'}, the input's {needed or 'bytes'}: make them equal"
+            elif not callable(options.pending_key):
                 wrong = "beside a function for a key: give pending_key too, a function of these columns"
         except GraphError as error:
             wrong = str(error)
@@ -136,45 +124,35 @@ class Applier(Operator):
 
     def port_names(self) -> list[str]:
         """Return data and state, then the output."""
-        return ["data", "state", "out"]
+        return [*self.entry.port_names(), "out"]
 
     def about(self) -> dict[str, Any]:
         """Return the ports of both halves and what a bin holds."""
-        options, keying = self.options, self.keying
-        f_data, f_control, f_feedback = (port.location for port in self.router.inputs)
+        options, keyings = self.options, self.entry.keyings
+        keys = [keying.key if isinstance(keying.key, str) else "a function" for keying in keyings]
         return {
             "state": {
                 "keyed": self.keyed,
-                "bin_shift": keying.bin_shift,
-                "key": keying.key if isinstance(keying.key, str) else "a function",
-                "hash": keying.hash,
-                "transfer": options.transfer,
-                "ports": {
-                    "f_data": f_data, "f_control": f_control, "f_feedback": f_feedback,
-                    "s_data": self.data.location, "s_state": self.moved.location, "s_out": self.out.location,
-                },
+                "bin_shift": self.keying.bin_shift,
+                "key": " and ".join(keys),
+                "hash": self.keying.hash,
+                "transfer": options.transfer if self.entry.moved else "none",
+                "ports": self.entry.ports(self.out),
                 "store": about_store(self.declared),
                 "pending": None if options.pending is None else self.pending_schema.describe(),
             }
-        }  # fmt: skip
+        }
 
     def setup(self, worker: Worker) -> None:
         """Lay out the C half that both F and S use, and take the first bins."""
         self._worker = worker
-        op = self.op = self.router.op = ffi.new("mp_stateful *")
-        options, router, keying = self.options, self.router, self.keying
-        op.keyed, op.bin_shift = self.keyed, keying.bin_shift
+        options, keying = self.options, self.keying
+        op = self.op = self.entry.start(worker, self.out, self._initial)
         op.copy = options.transfer == "copy"
         op.eager = options.eager
         op.has_pending = options.pending is not None
         op.consumes = self.consumes
         op.per_time = options.per_time
-        op.fuel = FUEL_RECORDS
-        op.f_data, op.f_control, op.f_feedback = (port.location for port in router.inputs)
-        op.f_data_out, op.f_state_out = (port.location for port in router.outputs)
-        op.s_data, op.s_state, op.s_out = self.data.location, self.moved.location, self.out.location
-        router.fill_edge(op.route)
-        op.route.location = op.s_data
         self.pending_schema.fill(op.pending)
         if not self.out.sent_edges:
             self.out.schema.fill(self.out.c_edges[0].schema)  # kernels lay out what nobody takes as well
@@ -182,8 +160,7 @@ class Applier(Operator):
             worker.slot, self.declared, self.keyed, keying.bin_shift, keying.hash, make_room=self._make_room,
             where=self.where,
         )  # fmt: skip
-        worker.check(lib.mp_keyed_start(worker.slot, op, ffi.from_buffer("uint8_t[]", self._initial)))
-        self._context = FoldContext(self, worker)
+        self._context = self.context_class(self, worker)
         self._calls_max = CALLS_MAX if options.per_time else 2 if self.consumes else 1
 
     def _make_room(self, _: int) -> bool:
@@ -311,9 +288,10 @@ class Applier(Operator):
         return stamps
 
     def _pending_hashes(self, columns: Mapping[str, Any], records: int) -> npt.NDArray[np.uint64]:
-        if self.options.pending_key is None:
-            return self.keying.hashes(columns)
-        hashes = np.asarray(self.options.pending_key(columns))
+        pending_key = self.options.pending_key
+        if not callable(pending_key):
+            return self.keying.hashes(columns, pending_key)
+        hashes = np.asarray(pending_key(columns))
         if hashes.shape != (records,) or hashes.dtype != np.uint64:
             message = f"{self.where}: pending_key gave {hashes.dtype}{list(hashes.shape)}, it must be uint64[{records}]"
             raise UsageError(message)

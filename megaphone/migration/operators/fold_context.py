@@ -7,7 +7,7 @@ Records lie where they arrived: ``segments`` are views, one for each message, an
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from megaphone.dataflow.worker import Worker
     from megaphone.migration.operators.applying import Applier
 
-_PENDING_SENDER = 0xFFFF
+PENDING_SENDER: Final = 0xFFFF
+"""What a segment of post-dated records has in place of a sender."""
 _COPIED_CONCAT = COUNTER_INDEX["copied_concat"]
 
 
@@ -76,7 +77,17 @@ class FoldContext:
 
     def _schema_of(self, cell: Any) -> Schema:  # noqa: ANN401 - a cffi struct
         applier = self._applier
-        return applier.pending_schema if cell.sender == _PENDING_SENDER else applier.segment_schema
+        return applier.pending_schema if cell.sender == PENDING_SENDER else applier.segment_schema
+
+    @property
+    def input(self) -> tuple[Batch, ...]:
+        """The batches that are input, without what was post-dated."""
+        return tuple(segment for segment in self.segments if segment.sender != PENDING_SENDER)
+
+    @property
+    def pending(self) -> tuple[Batch, ...]:
+        """The batches of post-dated records."""
+        return tuple(segment for segment in self.segments if segment.sender == PENDING_SENDER)
 
     def by_time(self) -> Iterator[tuple[int, tuple[Batch, ...]]]:
         """Yield each time with its batches, in order."""
@@ -97,7 +108,13 @@ class FoldContext:
         Raises:
             GraphError: there is no such column.
         """
-        parts = [segment[name] for segment in self.segments]
+        return self._joined(self.segments, self._applier.segment_schema, name)
+
+    def _joined(self, segments: tuple[Batch, ...], schema: Schema, name: str) -> Any:  # noqa: ANN401 - as above
+        if not segments:
+            dtype = schema.dtype(name)
+            return BytesColumn.of([]) if dtype is None else np.empty(0, dtype)
+        parts = [segment[name] for segment in segments]
         if len(parts) == 1:
             return parts[0]
         joined = joined_bytes(parts) if isinstance(parts[0], BytesColumn) else np.concatenate(parts)

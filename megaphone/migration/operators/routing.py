@@ -19,6 +19,7 @@ from megaphone.dataflow.graph import BROADCAST, HASHES, KeyFunction, Operator, P
 from megaphone.dataflow.hashing import hash_keys
 
 if TYPE_CHECKING:
+    from megaphone.dataflow.graph import InputPort
     from megaphone.dataflow.stream import Stream
     from megaphone.dataflow.worker import Worker
 
@@ -40,25 +41,35 @@ class Keying:
     hash: str
     bin_shift: int
 
-    def hashes(self, columns: Mapping[str, Any]) -> npt.NDArray[np.uint64]:
-        """Return uint64[n], the hash of each record in these columns, of which one is the key."""
-        assert isinstance(self.key, str)
-        return hash_keys(columns[self.key], self.hash, self.bin_shift)  # type: ignore[arg-type] # checked at build
+    def hashes(self, columns: Mapping[str, Any], column: str | None = None) -> npt.NDArray[np.uint64]:
+        """Return uint64[n], the hash of each record in these columns, of which one is the key, by default its own."""
+        key = self.key if column is None else column
+        assert isinstance(key, str)
+        return hash_keys(columns[key], self.hash, self.bin_shift)  # type: ignore[arg-type] # checked at build
 
 
 class Router(Operator):
-    """F: one per stateful operator and worker."""
+    """F: one per input of a stateful operator and worker.
+
+    Args:
+        stream: its input.
+        control: instructions, which the F of both inputs read.
+        name: of the stateful operator.
+        keying: how records find their bin.
+        gives: whether it gives bins away; that of a right input only routes.
+    """
 
     volatile = False
 
-    def __init__(self, stream: Stream, control: Stream, name: str, keying: Keying) -> None:
-        super().__init__(stream.graph, f"{name}.route")
+    def __init__(self, stream: Stream, control: Stream, name: str, keying: Keying, *, gives: bool = True) -> None:
+        super().__init__(stream.graph, f"{name}.route" if gives else f"{name}.route-right")
         self.keying = keying
         self.data = self.add_input(stream)
         self.control = self.add_input(control, Pact(BROADCAST, credit=False))
         self.data_out = self.add_output(stream.schema)
-        self.state_out = self.add_output({"bin": "u4"})
-        self.summaries[0, 1] = None  # state moves because of control alone
+        if gives:
+            self.state_out = self.add_output({"bin": "u4"})
+            self.summaries[0, 1] = None  # state moves because of control alone
         self.op: Any = None
 
     @property
@@ -67,8 +78,8 @@ class Router(Operator):
         return True
 
     def port_names(self) -> list[str]:
-        """Return data, control and feedback, then the two ways to S."""
-        return ["data", "control", "feedback", "data_out", "state_out"]
+        """Return data, control and feedback, then the ways to S."""
+        return ["data", "control", "feedback", "data_out", "state_out"][: 3 + len(self.outputs)]
 
     def setup(self, worker: Worker) -> None:
         """Note the ports of an activation."""
@@ -81,7 +92,17 @@ class Router(Operator):
         key = self.keying.key if isinstance(self.keying.key, str) else "function"
         return f"{super().describe()} {key} {self.keying.hash} {self.keying.bin_shift}"
 
-    def fill_edge(self, edge: Any) -> None:  # noqa: ANN401 - a cffi struct
+    def start(self, op: Any, target: InputPort) -> None:  # noqa: ANN401 - a cffi struct
+        """Fill in this F's part of an ``mp_stateful``, and use that; ``target`` is S's port for its records."""
+        self.op = op
+        op.f_data, op.f_control, op.f_feedback = (port.location for port in self.inputs)
+        op.f_data_out = self.data_out.location
+        if len(self.outputs) > 1:
+            op.f_state_out = self.state_out.location
+        self._fill_edge(op.route)
+        op.route.location = target.location
+
+    def _fill_edge(self, edge: Any) -> None:  # noqa: ANN401 - a cffi struct
         """Describe the way of the records in an ``mp_edge``; its target and owners are the core's to fill in."""
         key = self.keying.key
         self.data_out.schema.fill(edge.schema)

@@ -214,7 +214,7 @@ def stateful_state_machine(
         fold: ``fold(groups) -> Transition``, called with all complete records; see KeyGroups. Records after the one
             that removes a key, in the same call, are the fold's to begin anew with.
         columns: of the output.
-        **options: control, hash, bin_shift, transfer, eager, per_time, initial, name; see ``Stateful``.
+        **options: control, hash, bin_shift, transfer, eager, per_time, initial, name, plain; see ``Stateful``.
 
     Raises:
         GraphError: something does not fit; the message names the operator and the user's line.
@@ -223,4 +223,4 @@ def stateful_state_machine(
     batches.
     """
     options.setdefault("name", "stateful_state_machine")
-    return make_stateful(StateMachine, stream, key=key, state=state, fold=fold, columns=columns, **options)
+    return make_stateful(StateMachine, ((stream, key),), state=state, fold=fold, columns=columns, **options)

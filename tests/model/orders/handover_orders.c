@@ -168,7 +168,7 @@ static void apply(uint32_t slot, uint64_t key, uint64_t time) {
                 (unsigned long long)time, owner_at(bin, time));
     for (uint32_t i = 0; i < move_count; i++)
         for (uint32_t peer = 0; peer < n; peer++)
-            WORLD_CHECK(moves[i].time > time || ((mp_keyed *)mp_keyed_of(s, peer, 0))->owners_time >= moves[i].time,
+            WORLD_CHECK(moves[i].time > time || ((mp_keyed *)mp_keyed_of(s, peer, 0))->f[0].owners_time >= moves[i].time,
                         "slot %u applies time %llu, and slot %u has not installed the configuration of %llu", slot,
                         (unsigned long long)time, peer, (unsigned long long)moves[i].time);
     for (uint32_t i = 0; i < record_count(); i++)
@@ -400,17 +400,17 @@ static void hash_keyed(hasher *x, uint32_t slot) {
     const mp_slot *s = world_slot[slot];
     const mp_keyed *k = mp_keyed_of(s, slot, 0);
     uint32_t owners = 0;
-    memcpy(&owners, mp_at(s, k->owners), bins);
+    memcpy(&owners, mp_at(s, k->f[0].owners), bins);
     hash_add(x, owners);
-    hash_add(x, k->owners_time);
-    for (uint32_t i = k->updates.head; i != k->updates.tail; i++) {
-        const mp_update *u = mp_vec_entry(s, &k->updates, i, sizeof *u);
+    hash_add(x, k->f[0].owners_time);
+    for (uint32_t i = k->f[0].updates.head; i != k->f[0].updates.tail; i++) {
+        const mp_update *u = mp_vec_entry(s, &k->f[0].updates, i, sizeof *u);
         hash_add(x, u->time * 2 + (u->owners != 0));
     }
-    hash_heap(x, s, &k->control);
-    hash_heap(x, s, &k->waiting);
+    hash_heap(x, s, &k->f[0].control);
+    hash_heap(x, s, &k->f[0].waiting);
     hash_heap(x, s, &k->stash);
-    hash_add(x, k->waiting_time);
+    hash_add(x, k->f[0].waiting_time);
     hash_add(x, k->applied_time);
     uint64_t position = (uint64_t)k->copy_bin << 40 | (uint64_t)k->copy_target << 32 | k->copy_at << 3 | k->copy_block;
     hash_add(x, k->copying ? position : 0);
@@ -460,7 +460,7 @@ static void check_slot_end(uint32_t slot) {
     WORLD_CHECK(mp_times_left(s, left) == 0, "at the end slot %u still counts %lld at %lld, time %lld", slot,
                 (long long)left[2], (long long)left[0], (long long)left[1]);
     WORLD_CHECK(mp_queued_cells(world_control, slot) == 0, "at the end slot %u has messages", slot);
-    WORLD_CHECK(!mp_cellheap_count(&k->stash) && !mp_cellheap_count(&k->waiting) && !mp_cellheap_count(&k->control) &&
+    WORLD_CHECK(!mp_cellheap_count(&k->stash) && !mp_cellheap_count(&k->f[0].waiting) && !mp_cellheap_count(&k->f[0].control) &&
                     mp_router_updates(s, &own.op[slot]) == 0,
                 "at the end slot %u has records or instructions left", slot);
     WORLD_CHECK(mp_block_check(s) == 0, "the blocks of slot %u are broken", slot);

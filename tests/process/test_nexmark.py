@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -168,7 +167,7 @@ def test_the_command_prints_a_report_and_writes_files(tmp_path: Path) -> None:
     assert (report["command"], report["generator"], report["seed"], report["events"]) == ("nexmark", "fast", 0, 20000)
     assert [query["query"] for query in report["queries"]] == ["q7-flex", "q1"]
     assert len(report["migrations"]) == 2
-    assert sorted(os.listdir(tmp_path / "out")) == ["q1.csv", "q7-flex.csv"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["q1.csv", "q7-flex.csv"]
     for output_format, told in (("human", "Queries"), ("tsv", "records\t1000")):
         done = megaphone(
             "nexmark", "--queries", "q2", "--events", "1000", "--memory", "128M", "--format", output_format
@@ -187,7 +186,7 @@ def test_files_are_there_whole_or_not_at_all(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "q2.csv" in done.stderr
     assert done.stderr.count("\n") == 1
-    assert os.listdir(tmp_path) == ["q2.csv"]
+    assert [path.name for path in tmp_path.iterdir()] == ["q2.csv"]
 
 
 def test_generate_writes_the_events_of_a_run(tmp_path: Path) -> None:

@@ -213,7 +213,7 @@ def _report(settings: NexmarkSettings, queries: Sequence[Query], result: Result)
             "queries": [{**f, "checksum": format_checksum(int(str(f["checksum"])))} for f in figures],
         },
         facts=[
-            ("events", f"{settings.generator} generator, seed {settings.seed}, {_in_flight(settings)} auctions in flight"),
+            ("events", f"{settings.generator} generator, seed {settings.seed}, {_in_flight(settings)} in flight"),
             ("event time", f"{settings.time_dilation} times the clock, in ticks of {format_duration(settings.tick)}"),
         ],
         tables={"Queries": (("query", "rows in", "rows out", "checksum"), listed)},

@@ -157,7 +157,7 @@ class NexmarkSettings(ask.MigratingSettings):
         check_queries(self.query_names)
         super().check()
         if self.events is not None and self.duration_s is not None:
-            message = f"--events {self.events} and --duration {self.duration_s:g}: each says when to end: give one of them"
+            message = f"--events {self.events} and --duration {self.duration_s:g}: each ends the run: give one of them"
             raise UsageError(message)
         if self.duration_s is not None:
             ask.check_seconds("--duration", self.duration_s)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from megaphone.dataflow.operators.input import Input
     from megaphone.dataflow.schema import Schema
+    from megaphone.workloads.nexmark.events import GeneratorKind
     from megaphone.workloads.nexmark.settings import NexmarkSettings
 
 ABOVE_PLANS: Final = 1 << 62
@@ -29,7 +30,7 @@ ABOVE_PLANS: Final = 1 << 62
 
 def make_generator(settings: NexmarkSettings, worker: int) -> Generator:
     """Return the events of one worker of a run."""
-    kind = "exact" if settings.generator == "exact" else "fast"
+    kind: GeneratorKind = "exact" if settings.generator == "exact" else "fast"
     return Generator(kind, worker, settings.workers, settings.event_rate, settings.in_flight, settings.seed)
 
 

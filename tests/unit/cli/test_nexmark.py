@@ -98,7 +98,8 @@ def test_an_output_folder_that_cannot_be_one_is_refused(capsys: pytest.CaptureFi
     file.touch()
     for command in (["--queries", "q1"], ["generate", "--events", "5"]):
         assert "it is a file: give a folder" in refusal(capsys, *command, "--output", str(file))
-        assert "is a file: give a folder below a folder" in refusal(capsys, *command, "--output", str(file / "in" / "it"))
+        below = str(file / "in" / "it")
+        assert "is a file: give a folder below a folder" in refusal(capsys, *command, "--output", below)
         assert "--output is empty" in refusal(capsys, *command, "--output", "")
         assert "cannot write" in refusal(capsys, *command, "--output", "/proc/none")
     assert list(tmp_path.iterdir()) == [file]

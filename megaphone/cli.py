@@ -17,11 +17,12 @@ import sys
 import threading
 import traceback
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 from megaphone.errors import MegaphoneError, UsageError, WorkerError
 from megaphone.workloads import settings as ask
 from megaphone.workloads.flags import build_parser
+from megaphone.workloads.nexmark import settings as nexmark
 
 if TYPE_CHECKING:
     import argparse
@@ -29,9 +30,11 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from megaphone.observe.report import Report
+    from megaphone.workloads.nexmark.events import GeneratorKind
+    from megaphone.workloads.nexmark.files import FileFormat
     from megaphone.workloads.text import TextResult
 
-Settings = TypeVar("Settings", bound=ask.RunSettings | ask.PlanSettings)
+Settings = TypeVar("Settings", bound=ask.RunSettings | ask.PlanSettings | nexmark.GenerateSettings)
 
 DEMO_TOP = 20
 EXIT_INTERRUPTED = 130
@@ -150,6 +153,31 @@ def _exchange(arguments: argparse.Namespace) -> None:
     _deliver(run(settings), settings)
 
 
+def _nexmark(arguments: argparse.Namespace) -> None:
+    settings = _settings(nexmark.NexmarkSettings, arguments)
+    _check_outputs(settings.report_path)
+    if settings.migrates:
+        _talk_about_plan(settings, settings.plan_length)
+    from megaphone.workloads.nexmark.run import run_nexmark
+
+    _deliver(run_nexmark(settings), settings)
+
+
+def _generate(arguments: argparse.Namespace) -> None:
+    settings = _settings(nexmark.GenerateSettings, arguments, "does not go with generate: leave it out")
+    from megaphone.workloads.nexmark.generate import generate
+
+    assert settings.events is not None
+    assert settings.output_path is not None
+    kind: GeneratorKind = "exact" if settings.generator == "exact" else "fast"
+    made = generate(
+        events=settings.events, output=settings.output_path, rate=settings.rate, workers=settings.workers,
+        in_flight=settings.in_flight, generator=kind, seed=settings.seed,
+        format=cast("FileFormat", settings.file_format),
+    )  # fmt: skip
+    _say(f"{path}\t{rows}\n" for path, rows in zip(made.paths.values(), made.rows, strict=True))
+
+
 def _doctor(arguments: argparse.Namespace) -> None:  # noqa: ARG001  all commands have one signature
     from megaphone.observe.doctor import doctor_lines
     from megaphone.shm.limits import MEMORY_BYTES_MIN, Limits, default_memory_bytes
@@ -184,6 +212,8 @@ _COMMANDS = {
     "inspect": _inspect,
     "word-count": _word_count,
     "plan": _plan,
+    "nexmark": _nexmark,
+    "nexmark generate": _generate,
     "exchange": _exchange,
     "doctor": _doctor,
 }

@@ -26,6 +26,7 @@ def render(report: Report) -> str:
     sections = [
         _heading(report),
         _run(report),
+        *_tables(report),
         _latency(report),
         _migrations(report),
         _copies(report),
@@ -124,9 +125,15 @@ def _run(report: Report) -> list[str]:
     else:
         total = "" if report.rate_total is None else f", {format_count(report.rate_total)}/s in total"
         pairs.append(("rate", f"open loop, {format_count(report.rate_per_worker)}/s per worker{total}"))
+    pairs += report.facts
     per_s = format_count(report.records_per_s)
     pairs.append(("records", f"{format_count(report.records)} in {report.seconds:,.2f} s: {per_s}/s"))
     return ["Run", *_facts(pairs)]
+
+
+def _tables(report: Report) -> list[list[str]]:
+    """Return what the workload adds."""
+    return [[title, *table(header, rows)] for title, (header, rows) in report.tables.items()]
 
 
 _LATENCY_HEADER = ("p50", "p90", "p99", "p99.9", "max", "samples")

@@ -123,6 +123,12 @@ class Report:
     migrations: Sequence[Migration] = ()
     checksum_outputs: int | None = None
     checksum_state: int | None = None
+    workload: Mapping[str, object] = field(default_factory=dict)
+    """What a workload reports beyond this: plain values by name, which follow the others in JSON."""
+    tables: Mapping[str, tuple[Sequence[str], Sequence[Sequence[str]]]] = field(default_factory=dict)
+    """Further tables for people: header and rows by title."""
+    facts: Sequence[tuple[str, str]] = ()
+    """Further lines for people about the run: name and value."""
     trace: Trace = field(default_factory=Trace)
 
     @property
@@ -154,6 +160,7 @@ class Report:
             "memory": asdict(self.memory),
             "checksum_outputs": format_checksum(self.checksum_outputs),
             "checksum_state": format_checksum(self.checksum_state),
+            **self.workload,
         }
 
     def to_json(self) -> str:

@@ -25,8 +25,7 @@ from megaphone.observe.timeline import Timeline, warm_up_ns
 from megaphone.shm.counters import COUNTER_INDEX
 
 if TYPE_CHECKING:
-    from megaphone.dataflow.operators.input import Input
-    from megaphone.dataflow.operators.probe import Probe
+    from megaphone.dataflow.schema import Schema
     from megaphone.dataflow.worker import Worker
     from megaphone.migration.operators.control import Control
     from megaphone.migration.plan import Plan
@@ -62,6 +61,42 @@ class Source(Protocol):
     @property
     def exhausted(self) -> bool:
         """Whether nothing is left."""
+
+
+class Inlet(Protocol):
+    """What a worker's records go into, and its time: an input, or several that are one to the driver."""
+
+    @property
+    def time(self) -> int:
+        """Of what is sent now."""
+
+    @property
+    def schema(self) -> Schema:
+        """Of the widest batch that is sent."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether no more can be sent."""
+
+    def advance_to(self, time: int) -> None:
+        """Let time pass."""
+
+    def close(self) -> None:
+        """End it."""
+
+
+class Frontier(Protocol):
+    """Where records are done."""
+
+    def frontier(self) -> int:
+        """Return the least time that may still appear."""
+
+
+class Warming(Protocol):
+    """What maps pages ahead of a migration."""
+
+    def step(self, now: int) -> None:
+        """Map one piece if a migration is near."""
 
 
 @dataclass
@@ -112,13 +147,19 @@ class Driver:
         gap_ns: rest between two steps.
         first_time: the input's time at the start; times on the plan's scale are relative to it.
         warm_at: without a duration, the position at which the warm-up ends.
+
+    Attributes:
+        lift: added to logical times where the plan is on another scale: above all that a plan can name, so that the
+            clock or the position alone says when a step is due.
     """
+
+    lift: int = 0
 
     def __init__(
         self,
         worker: Worker,
-        data: Input,
-        probe: Probe,
+        data: Inlet,
+        probe: Frontier,
         source: Source,
         *,
         rate: float | None,
@@ -127,7 +168,7 @@ class Driver:
         control: Control | None = None,
         gap_ns: int = 0,
         first_time: int = 1,
-        warmer: Warmer | None = None,
+        warmer: Warming | None = None,
         batch_records: int = BATCH_RECORDS,
         warm_at: int = 0,
     ) -> None:
@@ -135,6 +176,7 @@ class Driver:
         self.step_ns = None if rate is None else max(1, round(1e9 / rate))
         self.duration_ns = duration_ns
         self.first_time = first_time
+        self._offset = self.lift - first_time
         self.control = control if control is not None and not control.closed else None
         self.pacer = Pacer(plan, gap_ns) if plan is not None and self.control is not None else None
         self.warmer = warmer
@@ -277,7 +319,7 @@ class Driver:
         assert pacer is not None
         assert control is not None
         frontier = self.probe.frontier()
-        scale = NEVER if frontier == NEVER else max(0, frontier - self.first_time)
+        scale = NEVER if frontier == NEVER else max(0, frontier + self._offset)
         done = pacer.completed(scale, now)
         if done is not None and self.notes:
             note = self.notes[-1]
@@ -293,7 +335,7 @@ class Driver:
         due_at = pacer.next_time_ns
         if due_at is None or file_time < due_at:
             return
-        step = pacer.due(max(0, control.time - self.first_time), scale, now)
+        step = pacer.due(max(0, control.time + self._offset), scale, now)
         if step is None:
             return
         record = pacer.record(pacer.sent_count - 1)

@@ -75,6 +75,7 @@ example:
 _HELP_OF = {
     "word-count": "count generated keys or the words of text while state moves between workers",
     "plan": "write a migration plan to be edited",
+    "nexmark": "queries over the events of an auction house while state moves; or the events alone",
     "exchange": "send records between workers: transport alone",
     "inspect": "look into the memory of a run that goes on or is stopped",
     "doctor": "shared memory, limits and cores of this machine",
@@ -104,13 +105,24 @@ examples:
 _DOCTOR_ABOUT = "Show shared memory, limits, huge pages and cores, and what a run would get."
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser that keeps the layout of its texts, takes no abbreviations, and raises instead of printing a usage."""
+class Parser(argparse.ArgumentParser):
+    """A parser that keeps the layout of its texts, takes no abbreviations, and raises instead of printing a usage.
+
+    Attributes:
+        below: parsers of the commands that may follow this one as its first argument.
+    """
 
     def __init__(self, **options: Any) -> None:
         options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         options.setdefault("argument_default", argparse.SUPPRESS)
         super().__init__(allow_abbrev=False, **options)
+        self.below: dict[str, Parser] = {}
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse what follows a command below this one by that; argparse's own way takes a wrong flag's value for it."""
+        if args and args[0] in self.below:
+            return self.below[args[0]].parse_known_args(args[1:], namespace)
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         """Raise the one line of a usage error."""
@@ -137,64 +149,76 @@ def build_parser() -> argparse.ArgumentParser:
     Its namespaces hold ``command`` (the name), ``flag_of`` (the flag of each name, for messages) and whatever was given
     under the names of the fields of the settings.  Usage errors are raised as UsageError.
     """
-    parser = _Parser(prog="megaphone", description=_ABOUT, epilog=_EPILOG)
+    # These flags are made of the ones below.
+    from megaphone.workloads.nexmark import flags as nexmark
+
+    parser = Parser(prog="megaphone", description=_ABOUT, epilog=_EPILOG)
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and end")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", title="commands")
     for name, about, epilog, add_flags in (
         ("word-count", _WORD_COUNT_ABOUT, _WORD_COUNT_EPILOG, _add_word_count),
         ("plan", _PLAN_ABOUT, _PLAN_EPILOG, _add_plan),
+        ("nexmark", nexmark.ABOUT, nexmark.EPILOG, nexmark.add_flags),
         ("exchange", _EXCHANGE_ABOUT, _EXCHANGE_EPILOG, _add_exchange),
         ("inspect", _INSPECT_ABOUT, _INSPECT_EPILOG, _add_inspect),
         ("doctor", _DOCTOR_ABOUT, "", lambda _: None),
     ):
         command = commands.add_parser(name, help=_HELP_OF[name], description=about, epilog=epilog)
         add_flags(command)
-        flag_of = {
-            action.dest: action.option_strings[-1] if action.option_strings else action.dest
-            # argparse has no public way to ask for its flags.
-            for action in command._actions
-        }
-        command.set_defaults(flag_of=flag_of)
+        note_flags(command)
     return parser
+
+
+def note_flags(command: argparse.ArgumentParser) -> None:
+    """Remember in a command's namespace the flag of each name, for messages."""
+    flag_of = {
+        action.dest: action.option_strings[-1] if action.option_strings else action.dest
+        # argparse has no public way to ask for its flags.
+        for action in command._actions
+    }
+    command.set_defaults(flag_of=flag_of)
 
 
 def _add_inspect(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "pid", nargs="?", type=_whole, default=None, metavar="PID", help="a process of the run, the program or a worker"
+        "pid", nargs="?", type=as_whole, default=None, metavar="PID",
+        help="a process of the run, the program or a worker",
     )
     command.add_argument("--bins", dest="every_bin", action="store_true", help="list each bin, however many there are")
-    command.add_argument("--slot", type=_whole, metavar="N", help="show only what concerns worker N")
+    command.add_argument("--slot", type=as_whole, metavar="N", help="show only what concerns worker N")
     command.add_argument("--json", action="store_true", help="one object with everything, instead of text")
     command.add_argument(
         "--no-content", dest="content", action="store_false",
         help="do not read the rows of the bins: quicker where there are many millions",
     )
-    command.add_argument("--fd", type=_whole, metavar="N", help="the run at descriptor N, where a process has several")
+    command.add_argument(
+        "--fd", type=as_whole, metavar="N", help="the run at descriptor N, where a process has several"
+    )
 
 
-def _add_word_count(command: argparse.ArgumentParser) -> None:
+def _add_word_count(command: Parser) -> None:
     of = ask.WordCountSettings
     keys = command.add_argument_group("generated keys")
     rate = keys.add_mutually_exclusive_group()
     rate.add_argument(
         "--rate",
         dest="rate_per_worker",
-        type=_rate,
+        type=as_rate,
         metavar="R|max",
         help="records per second that EACH worker sends on schedule, or max for as many as it can, without latency "
         f"(default {of.rate_per_worker:g}; with --text words, default max)",
     )
     rate.add_argument(
-        "--total-rate", type=_number, metavar="R", help="the same over ALL workers, instead of --rate; not max"
+        "--total-rate", type=as_number, metavar="R", help="the same over ALL workers, instead of --rate; not max"
     )
     keys.add_argument(
         "--duration",
         dest="duration_s",
-        type=_number,
+        type=as_number,
         metavar="S",
         help=f"seconds to measure, loading not included (default {of.duration_s:g})",
     )
-    keys.add_argument("--domain", type=_whole, metavar="K", help=f"number of different keys (default {of.domain})")
+    keys.add_argument("--domain", type=as_whole, metavar="K", help=f"number of different keys (default {of.domain})")
     keys.add_argument(
         "--validate",
         action="store_true",
@@ -213,7 +237,7 @@ def _add_word_count(command: argparse.ArgumentParser) -> None:
         help="count the words of these files; a folder is walked, and files in it that are not UTF-8 are skipped and "
         "named; - is standard input",
     )
-    text.add_argument("--top", type=_whole, metavar="N", help="only the N most frequent words (default all)")
+    text.add_argument("--top", type=as_whole, metavar="N", help="only the N most frequent words (default all)")
     text.add_argument("--output", dest="output_path", metavar="FILE", help="write the counts to FILE")
     text.add_argument(
         "--demo",
@@ -221,29 +245,7 @@ def _add_word_count(command: argparse.ArgumentParser) -> None:
         help="move half of the bins at one third of the text all at once and back, fluidly, at two thirds; compare "
         "with collections.Counter; of folders only .py and .txt files; without --text, Python's standard library",
     )
-    moves = command.add_argument_group("migration")
-    moves.add_argument(
-        "--migration",
-        metavar="STRATEGY|FILE",
-        help="none, sudden (all bins at once), fluid (one after the other), batched (one for each pair of workers at a "
-        "time): to --target at one third of the run, and back at two thirds; or a plan file, see megaphone plan "
-        f"(default {of.migration})",
-    )
-    _add_maps(moves, of.initial, of.target)
-    moves.add_argument(
-        "--transfer",
-        choices=ask.TRANSFERS,
-        help="handover: a bin changes its owner and nothing is copied; copy: it is copied, as between hosts "
-        f"(default {of.transfer})",
-    )
-    moves.add_argument(
-        "--gap",
-        dest="gap_ns",
-        type=_whole,
-        metavar="NS",
-        help=f"nanoseconds between the completion of a step and the next one (default {of.gap_ns})",
-    )
-    _add_batch_bins(moves, of.batch_bins)
+    add_moves(command, of)
     state = command.add_argument_group("state")
     state.add_argument(
         "--backend",
@@ -256,49 +258,77 @@ def _add_word_count(command: argparse.ArgumentParser) -> None:
         choices=ask.HASHES,
         help=f"from key to bin: fnv (FNV-1a, the original's) or mix (faster) (default {of.hash})",
     )
-    _add_bin_shift(state, of.bin_shift)
-    _add_run(command)
+    add_bin_shift(state, of.bin_shift)
+    add_run(command)
+
+
+def add_moves(command: argparse.ArgumentParser, of: type[ask.MigratingSettings]) -> None:
+    """Add the flags that say which bins move, when and how; ``of`` has the defaults."""
+    moves = command.add_argument_group("migration")
+    moves.add_argument(
+        "--migration",
+        metavar="STRATEGY|FILE",
+        help="none, sudden (all bins at once), fluid (one after the other), batched (one for each pair of workers at a "
+        "time): to --target at one third of the run, and back at two thirds; or a plan file, see megaphone plan "
+        f"(default {of.migration})",
+    )
+    add_maps(moves, of.initial, of.target)
+    moves.add_argument(
+        "--transfer",
+        choices=ask.TRANSFERS,
+        help="handover: a bin changes its owner and nothing is copied; copy: it is copied, as between hosts "
+        f"(default {of.transfer})",
+    )
+    moves.add_argument(
+        "--gap",
+        dest="gap_ns",
+        type=as_whole,
+        metavar="NS",
+        help=f"nanoseconds between the completion of a step and the next one (default {of.gap_ns})",
+    )
+    add_batch_bins(moves, of.batch_bins)
 
 
 def _add_plan(command: argparse.ArgumentParser) -> None:
     of = ask.PlanSettings
     command.add_argument("strategy", choices=ask.STRATEGIES[1:], help="how the bins are to move")
-    _add_bin_shift(command, of.bin_shift)
-    _add_workers(command, of.workers)
-    _add_maps(command, of.initial, of.target)
+    add_bin_shift(command, of.bin_shift)
+    add_workers(command, of.workers)
+    add_maps(command, of.initial, of.target)
     command.add_argument(
         "--at",
         dest="at_s",
-        type=_number,
+        type=as_number,
         metavar="SECONDS",
         help=f"seconds since the start of the run before which nothing moves (default {of.at_s:g})",
     )
-    _add_batch_bins(command, of.batch_bins)
+    add_batch_bins(command, of.batch_bins)
 
 
 def _add_exchange(command: argparse.ArgumentParser) -> None:
     of = ask.ExchangeSettings
-    command.add_argument("--records", type=_whole, metavar="N", help=f"over all workers (default {of.records})")
+    command.add_argument("--records", type=as_whole, metavar="N", help=f"over all workers (default {of.records})")
     command.add_argument(
         "--batch",
         dest="batch_records",
-        type=_whole,
+        type=as_whole,
         metavar="N",
         help=f"records per batch (default {of.batch_records})",
     )
     command.add_argument("--columns", metavar="SPEC", help=f"what a record has, see below (default {of.columns})")
-    _add_run(command)
+    add_run(command)
 
 
-def _add_run(command: argparse.ArgumentParser) -> None:
+def add_run(command: argparse.ArgumentParser) -> None:
+    """Add what every run can be told."""
     of = ask.RunSettings
     run = command.add_argument_group("run and report")
-    _add_workers(run, of.workers)
-    run.add_argument("--seed", type=_whole, metavar="N", help=f"of all random numbers (default {of.seed})")
+    add_workers(run, of.workers)
+    run.add_argument("--seed", type=as_whole, metavar="N", help=f"of all random numbers (default {of.seed})")
     run.add_argument(
         "--memory",
         dest="memory_bytes",
-        type=_size,
+        type=as_size,
         metavar="SIZE",
         help="shared memory for batches and state, such as 512M or 2G (default half of what /dev/shm has free, at most "
         "half of RAM)",
@@ -344,38 +374,42 @@ def parse_size(text: str) -> int:
 
 
 # What parsers and groups have in common has no public name.
-_Flags = argparse._ActionsContainer
+Flags = argparse._ActionsContainer
 
 
-def _add_workers(flags: _Flags, default: int) -> None:
+def add_workers(flags: Flags, default: int) -> None:
+    """Add ``--workers``."""
     flags.add_argument(
         "-w",
         "--workers",
-        type=_whole,
+        type=as_whole,
         metavar="N",
         help=f"worker processes, 1 to {ask.WORKERS_MAX} (default {default})",
     )
 
 
-def _add_bin_shift(flags: _Flags, default: int) -> None:
+def add_bin_shift(flags: Flags, default: int) -> None:
+    """Add ``--bin-shift``."""
     flags.add_argument(
         "--bin-shift",
-        type=_whole,
+        type=as_whole,
         metavar="B",
         help=f"2^B bins, B from 1 to {ask.BIN_SHIFT_MAX} (default {default}: {1 << default} bins)",
     )
 
 
-def _add_maps(flags: _Flags, initial: str, target: str) -> None:
+def add_maps(flags: Flags, initial: str, target: str) -> None:
+    """Add ``--initial`` and ``--target``."""
     maps = "uniform, half, uniform_skew, one, or bin:worker,..."
     flags.add_argument("--initial", metavar="MAP", help=f"workers of the bins at the start: {maps} (default {initial})")
     flags.add_argument("--target", metavar="MAP", help=f"workers of the bins after moving (default {target})")
 
 
-def _add_batch_bins(flags: _Flags, default: int) -> None:
+def add_batch_bins(flags: Flags, default: int) -> None:
+    """Add ``--batch-bins``."""
     flags.add_argument(
         "--batch-bins",
-        type=_whole,
+        type=as_whole,
         metavar="N",
         help=f"bins of a pair of workers in one step of batched (default {default})",
     )
@@ -394,7 +428,7 @@ def _converter(parse: Callable[[str], Any], wanted: str) -> Callable[[str], Any]
     return convert
 
 
-_whole = _converter(parse_whole, "a whole number: give one such as 4 or 1e6")
-_number = _converter(float, "a number: give one such as 30 or 0.5")
-_rate = _converter(parse_rate, "a rate: give records per second such as 100000, or max")
-_size = _converter(parse_size, "a size: give one such as 512M, 64MiB or 2G")
+as_whole = _converter(parse_whole, "a whole number: give one such as 4 or 1e6")
+as_number = _converter(float, "a number: give one such as 30 or 0.5")
+as_rate = _converter(parse_rate, "a rate: give records per second such as 100000, or max")
+as_size = _converter(parse_size, "a size: give one such as 512M, 64MiB or 2G")

@@ -66,9 +66,9 @@ class RunSettings:
             UsageError: one line that names the flag, the value and the cure.
             PlanError: the same, for a plan file or a map of bins.
         """
-        _check_whole("--workers", self.workers, 1, WORKERS_MAX)
-        _check_whole("--seed", self.seed, 0, WORD_MAX)
-        _check_choice("--format", self.format, FORMATS)
+        check_whole("--workers", self.workers, 1, WORKERS_MAX)
+        check_whole("--seed", self.seed, 0, WORD_MAX)
+        check_choice("--format", self.format, FORMATS)
         if self.memory_bytes is not None:
             from megaphone.shm.limits import CHUNK_BYTES_MIN, CHUNKS_PER_SLOT_MIN, MEMORY_BYTES_MIN
 
@@ -83,13 +83,11 @@ class RunSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class MigratingSettings(RunSettings):
-    """What both kinds of word count need: keyed state in bins that may move.
+    """What every workload with keyed state in bins that may move needs.
 
     Attributes:
         rate_per_worker: records (words) that each worker offers per second, open loop; None is as many as it can.
         migration: ``none``, ``sudden``, ``fluid``, ``batched``, or the path of a plan file.
-        backend: what keeps the counts; see `BACKENDS`.
-        hash: key to bin: ``fnv`` (the original's) or ``mix`` (faster).
         bin_shift: log2 of the number of bins, 1 to 20.
         transfer: ``handover`` (a bin changes its owner, nothing is copied) or ``copy`` (as between hosts).
         gap_ns: rest between the completion of a step and the next one, nanoseconds.
@@ -100,8 +98,6 @@ class MigratingSettings(RunSettings):
 
     rate_per_worker: float | None = None
     migration: str = "none"
-    backend: str = "hashmap"
-    hash: str = "fnv"
     bin_shift: int = 8
     transfer: str = "handover"
     gap_ns: int = 0
@@ -115,9 +111,9 @@ class MigratingSettings(RunSettings):
         return None if self.rate_per_worker is None else self.rate_per_worker * self.workers
 
     @property
-    def is_native(self) -> bool:
-        """Whether the backend is the plain rival: no bins, so nothing that could move."""
-        return self.backend.endswith("native")
+    def offered_per_worker(self) -> float | None:
+        """Records per second by the schedule of each worker; None is a closed loop."""
+        return self.rate_per_worker
 
     @cached_property
     def initial_map(self) -> U32Array:
@@ -159,24 +155,46 @@ class MigratingSettings(RunSettings):
         """Refuse what cannot be run; see `RunSettings.check`."""
         super().check()
         check_rate("--rate", self.rate_per_worker)
-        _check_choice("--backend", self.backend, BACKENDS)
-        _check_choice("--hash", self.hash, HASHES)
-        _check_choice("--transfer", self.transfer, TRANSFERS)
-        _check_whole("--bin-shift", self.bin_shift, 1, BIN_SHIFT_MAX)
-        _check_whole("--gap", self.gap_ns, 0, WORD_MAX, " nanoseconds")
-        _check_whole("--batch-bins", self.batch_bins, 1, 1 << BIN_SHIFT_MAX)
+        check_choice("--transfer", self.transfer, TRANSFERS)
+        check_whole("--bin-shift", self.bin_shift, 1, BIN_SHIFT_MAX)
+        check_whole("--gap", self.gap_ns, 0, WORD_MAX, " nanoseconds")
+        check_whole("--batch-bins", self.batch_bins, 1, 1 << BIN_SHIFT_MAX)
+        # Each is read once and kept, because a plan may come from a pipe.
+        _ = (self.initial_map, self.target_map, self.plan_file)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CountSettings(MigratingSettings):
+    """What both kinds of word count need.
+
+    Attributes:
+        backend: what keeps the counts; see `BACKENDS`.
+        hash: key to bin: ``fnv`` (the original's) or ``mix`` (faster).
+    """
+
+    backend: str = "hashmap"
+    hash: str = "fnv"
+
+    @property
+    def is_native(self) -> bool:
+        """Whether the backend is the plain rival: no bins, so nothing that could move."""
+        return self.backend.endswith("native")
+
+    def check(self) -> None:
+        """Refuse what cannot be run; see `RunSettings.check`."""
+        super().check()
+        check_choice("--backend", self.backend, BACKENDS)
+        check_choice("--hash", self.hash, HASHES)
         if self.is_native and self.migration != "none":
             message = (
                 f"--migration {self.migration}: the backend {self.backend} has no bins to move: "
                 f"use --backend {self.backend.removesuffix('native')}, or --migration none"
             )
             raise UsageError(message)
-        # Each is read once and kept, because a plan may come from a pipe.
-        _ = (self.initial_map, self.target_map, self.plan_file)
 
 
 @dataclass(frozen=True, kw_only=True)
-class WordCountSettings(MigratingSettings):
+class WordCountSettings(CountSettings):
     """Counting generated keys: the original's benchmark.
 
     Attributes:
@@ -201,11 +219,11 @@ class WordCountSettings(MigratingSettings):
         """Refuse what cannot be run; see `RunSettings.check`."""
         super().check()
         check_seconds("--duration", self.duration_s)
-        _check_whole("--domain", self.domain, 1, DOMAIN_MAX, " keys")
+        check_whole("--domain", self.domain, 1, DOMAIN_MAX, " keys")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextSettings(MigratingSettings):
+class TextSettings(CountSettings):
     """Counting the words of text.
 
     Attributes:
@@ -232,9 +250,9 @@ class TextSettings(MigratingSettings):
         if not self.paths:
             message = "--text: no file is named: give files or folders, or - for standard input"
             raise UsageError(message)
-        _check_choice("--backend", self.backend, TEXT_BACKENDS, " for words")
+        check_choice("--backend", self.backend, TEXT_BACKENDS, " for words")
         if self.top is not None:
-            _check_whole("--top", self.top, 1, WORD_MAX, " words")
+            check_whole("--top", self.top, 1, WORD_MAX, " words")
         if self.demo and self.migration != "none":
             message = f"--migration {self.migration}: --demo has migrations of its own: leave one of the two out"
             raise UsageError(message)
@@ -264,10 +282,10 @@ class PlanSettings:
 
     def check(self) -> None:
         """Refuse what cannot be planned; see `RunSettings.check`."""
-        _check_choice("strategy", self.strategy, STRATEGIES[1:])
-        _check_whole("--workers", self.workers, 1, WORKERS_MAX)
-        _check_whole("--bin-shift", self.bin_shift, 1, BIN_SHIFT_MAX)
-        _check_whole("--batch-bins", self.batch_bins, 1, 1 << BIN_SHIFT_MAX)
+        check_choice("strategy", self.strategy, STRATEGIES[1:])
+        check_whole("--workers", self.workers, 1, WORKERS_MAX)
+        check_whole("--bin-shift", self.bin_shift, 1, BIN_SHIFT_MAX)
+        check_whole("--batch-bins", self.batch_bins, 1, 1 << BIN_SHIFT_MAX)
         check_seconds("--at", self.at_s, seconds_min=0)
         for flag, text in (("--initial", self.initial), ("--target", self.target)):
             _map(flag, text, self.bin_shift, self.workers)
@@ -303,8 +321,8 @@ class ExchangeSettings(RunSettings):
     def check(self) -> None:
         """Refuse what cannot be run; see `RunSettings.check`."""
         super().check()
-        _check_whole("--records", self.records, 1, DOMAIN_MAX)
-        _check_whole("--batch", self.batch_records, 1, 1 << 24, " records")
+        check_whole("--records", self.records, 1, DOMAIN_MAX)
+        check_whole("--batch", self.batch_records, 1, 1 << 24, " records")
         self.column_types()
 
     def column_types(self) -> dict[str, str]:
@@ -371,13 +389,15 @@ def _map(flag: str, text: str, bin_shift: int, workers: int) -> U32Array:
         raise PlanError(message) from None
 
 
-def _check_whole(flag: str, value: object, least: int, most: int, unit: str = "") -> None:
+def check_whole(flag: str, value: object, least: int, most: int, unit: str = "") -> None:
+    """Refuse what is not a whole number in a range; raises UsageError."""
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
         message = f"{flag} {value}: must be a whole number from {least} to {most}{unit}: give one in that range"
         raise UsageError(message)
 
 
-def _check_choice(flag: str, value: str, choices: tuple[str, ...], what_for: str = "") -> None:
+def check_choice(flag: str, value: str, choices: tuple[str, ...], what_for: str = "") -> None:
+    """Refuse what is none of the choices; raises UsageError."""
     if value not in choices:
         message = f"{flag} {value!r}: unknown{what_for}: give one of {', '.join(choices)}"
         raise UsageError(message)

@@ -9,6 +9,7 @@ All keys are loaded before the clock starts.  Each worker follows its own schedu
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from megaphone.dataflow.worker import Worker
     from megaphone.migration.operators.control import Control
     from megaphone.state.access import StoreAccess
-    from megaphone.workloads.settings import MigratingSettings, WordCountSettings
+    from megaphone.workloads.settings import CountSettings, MigratingSettings, WordCountSettings
 
 FIRST_TIME: Final = 1
 """Loading is time 0."""
@@ -206,18 +207,34 @@ def show_records(line: ProgressLine, running: Running) -> None:
     line.update(sum(counters["input_records"] for counters in running.counters()))
 
 
-def make_report(command: str, settings: MigratingSettings, result: Result, duration_ns: int) -> Report:
+def make_report(command: str, settings: CountSettings, result: Result, duration_ns: int) -> Report:
     """Merge what the workers measured into one report."""
+    parts: Sequence[Measured] = result.returned
+    report = measured_report(command, settings, result, duration_ns)
+    demo = settings.migration == "none" and getattr(settings, "demo", False)
+    return replace(
+        report,
+        bin_shift=None if settings.is_native else settings.bin_shift,
+        backend=settings.backend,
+        hash="dense" if settings.backend.startswith("vec") else settings.hash,
+        migration="demo" if demo else settings.migration,
+        checksum_outputs=sum(part.extra["checksum_outputs"] for part in parts) % 2**64,
+        checksum_state=sum(part.extra["checksum_state"] for part in parts) % 2**64,
+    )
+
+
+def measured_report(command: str, settings: MigratingSettings, result: Result, duration_ns: int) -> Report:
+    """Return what any workload's report has: what the drivers measured, merged."""
     parts: Sequence[Measured] = result.returned
     timeline = Timeline.from_array(parts[0].timeline, parts[0].window_ns)
     for part in parts[1:]:
         timeline.merge(Timeline.from_array(part.timeline, part.window_ns))
-    open_loop = settings.rate_per_worker is not None
-    step_ns = max(1, round(1e9 / settings.rate_per_worker)) if settings.rate_per_worker else 0
+    offered = settings.offered_per_worker
+    open_loop = offered is not None
+    step_ns = max(1, round(1e9 / offered)) if offered else 0
     rate = 1e9 / step_ns if open_loop else None
     at_warm_up = [part.at_warm_up for part in parts]
     seconds = max(part.end_ns for part in parts) / 1e9
-    plan_name = settings.migration if settings.migration != "none" or not getattr(settings, "demo", False) else "demo"
     return Report(
         command=command,
         version=__version__,
@@ -227,18 +244,14 @@ def make_report(command: str, settings: MigratingSettings, result: Result, durat
         seconds=seconds,
         ledger=Ledger.of(result.counters, at_warm_up if all(at_warm_up) else None),
         memory=Memory(result.pss_bytes_max, result.committed_bytes, result.region_bytes),
-        bin_shift=None if settings.is_native else settings.bin_shift,
-        backend=settings.backend,
-        hash="dense" if settings.backend.startswith("vec") else settings.hash,
+        bin_shift=settings.bin_shift,
         transfer=settings.transfer,
-        migration=plan_name,
+        migration=settings.migration,
         rate_per_worker=rate,
         rate_total=None if rate is None else rate * settings.workers,
         latency=timeline.after_warm_up(duration_ns) if open_loop else None,
         timeline=timeline if open_loop else None,
         migrations=[report_migration(note, timeline if open_loop else None) for note in parts[0].migrations],
-        checksum_outputs=sum(part.extra["checksum_outputs"] for part in parts) % 2**64,
-        checksum_state=sum(part.extra["checksum_state"] for part in parts) % 2**64,
         trace=Trace(
             control_times_ns=parts[0].control_times,
             loaded=[(index, part.extra["loaded"]) for index, part in enumerate(parts) if "loaded" in part.extra],
@@ -257,7 +270,7 @@ def moves_of(settings: MigratingSettings, duration_ns: int, sent: int) -> list[t
 
     A bin that is handed over is not serialised, so the wire elements are 0.
     """
-    if not sent or getattr(settings, "demo", False) or settings.is_native:
+    if not sent or getattr(settings, "demo", False) or getattr(settings, "is_native", False):
         return []
     plan = settings.plan(duration_ns)
     first = plan.initial_step_count

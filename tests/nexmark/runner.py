@@ -33,6 +33,10 @@ from megaphone.migration.control import Instruction, Move
 from megaphone.migration.operators.control import Control
 from megaphone.migration.pacing import Pacer
 from megaphone.testing import Simulation
+from megaphone.workloads.nexmark.queries import find
+from megaphone.workloads.nexmark.settings import NexmarkSettings
+from megaphone.workloads.nexmark.style import Streams as QueryStreams
+from megaphone.workloads.nexmark.style import Style
 from tests.nexmark.oracle import AUCTION, BID, COLUMNS, KIND, PERSON, QUERIES, Streams, Windows, difference, expected
 from tests.property.migrating import settle
 
@@ -157,9 +161,24 @@ class Definition(Protocol):
 
 def definition(query: str) -> Definition:
     """Return the engine's definition of a query."""
-    module = importlib.import_module(f"megaphone.workloads.nexmark.queries.{query}")
-    found: Definition = module.define
-    return found
+
+    def define(person: Stream, auction: Stream, bid: Stream, control: Control | None, run: Scenario) -> Stream:
+        style = Style(query, control is not None, control, run.bin_shift, run.transfer)
+        streams = QueryStreams({"person": person, "auction": auction, "bid": bid}, settings_of(run))
+        return find(query).build(streams, style)
+
+    return define
+
+
+def settings_of(run: Scenario) -> NexmarkSettings:
+    """Return what the command would be asked for, for the queries' parameters."""
+    second = 1e9
+    return NexmarkSettings(
+        queries=run.query, workers=run.slots, rate_per_worker=run.rate / run.slots, events=run.events,
+        in_flight=run.in_flight, generator=run.generator, seed=run.seed, tick_ns=run.tick, bin_shift=run.bin_shift,
+        q5_size_s=run.windows.q5_size / second, q5_slide_s=run.windows.q5_slide / second,
+        q7_window_s=run.windows.q7 / second, q8_window_s=run.windows.q8 / second,
+    )  # fmt: skip
 
 
 def generated(run: Scenario) -> list[Streams]:

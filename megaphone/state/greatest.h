@@ -1,0 +1,21 @@
+/* greatest.h - which rows of a store hold the greatest value: what a window over all keys is asked at its end.
+ *
+ * Owner     the slot; bins that are not resident there are not looked at.
+ * Progress  O(rows of the bins resident here); nothing is written but the caller's arrays. */
+#ifndef MP_STATE_GREATEST_H
+#define MP_STATE_GREATEST_H
+
+#include "state/store.h"
+
+/* cdef begin */
+/* greatest[b] = the greatest value in bin b of a signed column of 8 bytes, or INT64_MIN where the bin has no row or is
+ * not resident here; one for each bin. `*best` = the greatest of all. Returns how many rows hold it. */
+uint64_t mp_store_greatest(mp_slot *s, const mp_store *store, uint32_t column, int64_t *greatest, int64_t *best);
+
+/* The keys, of at most 8 bytes, of the rows that hold `best`, after a call that found as many, with nothing changed
+ * since: writes `count` of them, as wide as the caller's column, bin by bin. Returns those written. */
+uint64_t mp_store_holders(mp_slot *s, const mp_store *store, uint32_t column, const int64_t *greatest, int64_t best,
+                          void *keys, uint64_t count);
+/* cdef end */
+
+#endif

@@ -144,6 +144,8 @@ def make_ffi(package: Path) -> FFI:
             ("MP_SOURCE_HASH", f"0x{abi['source_hash'](package):08x}u"),
             ("MP_EXTRA_CFLAGS", '"' + extra_cflags.replace("\\", "\\\\").replace('"', '\\"') + '"'),
         ],
+        # powf and roundf, of which not every interpreter brings its own.
+        libraries=["m"],
         extra_compile_args=[*CFLAGS, *shlex.split(extra_cflags)],
         # Sanitizers want their flags when linking, too; the others do no harm there. NEXMark's prices need powf.
         extra_link_args=["-lm", *shlex.split(extra_cflags)],

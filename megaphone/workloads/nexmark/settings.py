@@ -15,7 +15,7 @@ from typing import Final
 from megaphone.errors import UsageError
 from megaphone.workloads import settings as ask
 
-QUERIES: Final = ("q0", "q1", "q2", "q5", "q7")
+QUERIES: Final = ("q0", "q1", "q2", "q3", "q4", "q5", "q6", "q7", "q8")
 """The queries that there are; each is a module of `megaphone.workloads.nexmark.queries`."""
 FLEX: Final = "-flex"
 """What the name of a query ends with when its state is to be in bins that may move."""

@@ -131,6 +131,17 @@ def test_a_closed_loop_by_the_clock_ends_and_has_no_latency(queries: str) -> Non
     assert report.records > 0
 
 
+@pytest.mark.parametrize("rate", [None, 2000.0])
+def test_a_plan_that_outlasts_the_events_comes_to_its_end(rate: float | None) -> None:
+    """No event follows once the time to offer them is over, and the steps that are left still take effect."""
+    settings = NexmarkSettings(
+        queries="q7-flex", rate_per_worker=rate, duration_s=0.3, migration="fluid", bin_shift=9, gap_ns=1_000_000,
+        memory_bytes=256 << 20,
+    )  # fmt: skip
+    report = run_nexmark(settings)
+    assert sum(migration.bins for migration in report.migrations) == 2 * 128
+
+
 def test_plain_and_flex_give_the_same_whatever_the_workers() -> None:
     """With the fast generator, events do not depend on how many share them."""
     checksums = set()

@@ -73,14 +73,20 @@ def test_q5_has_windows_longer_and_shorter_than_its_slide(size: int) -> None:
     runner.check(runner.Scenario("q5", True, 2, "random", tick=3 * runner.MS, windows=windows, events=1000))
 
 
+FLEX = tuple(name for name in QUERY_NAMES if name.endswith("-flex"))
+TOGETHER = (QUERIES, FLEX, ("q4", "q4-flex", "q5", "q5-flex", "q6", "q6-flex", "q7-flex", "q8", "q8-flex"))
+"""What fits into one dataflow, which has at most 16 stateful operators."""
+
+
 @pytest.mark.parametrize("workers", [1, 2, 3, 4])
-@pytest.mark.parametrize("transfer", ["handover", "copy"])
-def test_all_queries_in_one_run_do_not_disturb_each_other(workers: int, transfer: str) -> None:
+@pytest.mark.parametrize("names", TOGETHER, ids=["plain", "flex", "both"])
+def test_queries_in_one_run_do_not_disturb_each_other(workers: int, names: tuple[str, ...]) -> None:
     """Each has the inputs, the control and the probe in common with the others, and nothing else."""
-    settings = settings_of(" ".join(QUERY_NAMES), workers=workers, transfer=transfer, tick_ns=30_000_000, seed=workers)
+    transfer = "copy" if workers % 2 else "handover"
+    settings = settings_of(" ".join(names), workers=workers, transfer=transfer, tick_ns=30_000_000, seed=workers)
     run = Run(settings, seed=workers, moves=2)
     check(run)
-    assert (run.moved > 0) == (workers > 1)
+    assert (run.moved > 0) == (workers > 1 and settings.migrates)
 
 
 @pytest.mark.parametrize("seed", range(4))

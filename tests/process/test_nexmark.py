@@ -38,13 +38,20 @@ def settings_for(folder: Path, queries: str, **given: Any) -> NexmarkSettings:
 
 
 def columns_of(path: Path, query: str) -> dict[str, Any]:
-    """Return the columns of a csv file, numbers as numbers."""
+    """Return the columns of a csv file as the oracle has them: numbers, and codes but for kinds."""
     with path.open(newline="") as file:
         header, *lines = csv.reader(file)
     values = list(zip(*lines, strict=True)) or [()] * len(header)
-    texts = find(query).texts
+    codes = {
+        name: {text: code for code, text in enumerate(texts)}
+        for name, texts in find(query).texts.items()
+        if name != "kind"
+    }
     return {
-        name: np.array(column, str if name in texts else np.uint64) for name, column in zip(header, values, strict=True)
+        name: np.array(
+            [codes[name][text] for text in column] if name in codes else column, str if name == "kind" else np.uint64
+        )
+        for name, column in zip(header, values, strict=True)
     }
 
 
@@ -54,10 +61,6 @@ def check_files(settings: NexmarkSettings, folder: Path) -> None:
     assert {path.name for path in folder.iterdir()} == {f"{name}.csv" for name in settings.query_names}
     for name in settings.query_names:
         rows = columns_of(folder / f"{name}.csv", name)
-        for column, values in must[base(name)].items():
-            if column == "kind":
-                continue
-            assert rows[column].dtype == values.dtype
         assert oracle.difference(must[base(name)], rows, name) is None
         assert (np.diff(rows["time"].astype(np.int64)) >= 0).all()
 

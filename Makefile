@@ -106,6 +106,7 @@ bench-against: build ## this tree in turns with another commit: make bench-again
 bench-smoke: build ## the benchmarks at a small size, so that they cannot rot; the figures mean nothing
 	$(PY) -m megaphone.bench.first_marks --repeat 1 --seconds 1
 	$(PY) -m megaphone.bench.handover --repeat 1 --seconds 3
+	$(PY) -m megaphone.bench.nexmark_generator --repeat 1 --seconds 0.1
 
 check: lint type wheel-check demo-small bench-smoke pytest stress-smoke mutants-changed ## all that CI runs
 

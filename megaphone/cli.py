@@ -172,7 +172,8 @@ def _generate(arguments: argparse.Namespace) -> None:
     kind: GeneratorKind = "exact" if settings.generator == "exact" else "fast"
     made = generate(
         events=settings.events, output=settings.output_path, rate=settings.rate, workers=settings.workers,
-        in_flight=settings.in_flight, generator=kind, seed=settings.seed, format=cast("FileFormat", settings.file_format),
+        in_flight=settings.in_flight, generator=kind, seed=settings.seed,
+        format=cast("FileFormat", settings.file_format),
     )  # fmt: skip
     _say(f"{path}\t{rows}\n" for path, rows in zip(made.paths.values(), made.rows, strict=True))
 

@@ -47,7 +47,8 @@ def greatest(state: StoreAccess, column: str) -> Greatest:
     store = state.store
     index = store.column_index(column)
     if store.columns[column] != np.dtype(np.int64) or store.key is None or store.key.kind not in "iu":
-        message = f"greatest of column {column!r}, {store.columns[column]}, by {store.key or 'bytes'}: use 'i8' and integers"
+        kinds = f"{store.columns[column]}, by {store.key or 'bytes'}"
+        message = f"greatest of column {column!r}, {kinds}: use 'i8' and integers"
         raise UsageError(message)
     of_bin = np.empty(1 << state.bin_shift, np.int64)
     bins = ffi.from_buffer("int64_t[]", of_bin, require_writable=True)

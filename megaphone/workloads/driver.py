@@ -25,8 +25,7 @@ from megaphone.observe.timeline import Timeline, warm_up_ns
 from megaphone.shm.counters import COUNTER_INDEX
 
 if TYPE_CHECKING:
-    from megaphone.dataflow.operators.input import Input
-    from megaphone.dataflow.operators.probe import Probe
+    from megaphone.dataflow.schema import Schema
     from megaphone.dataflow.worker import Worker
     from megaphone.migration.operators.control import Control
     from megaphone.migration.plan import Plan
@@ -62,6 +61,42 @@ class Source(Protocol):
     @property
     def exhausted(self) -> bool:
         """Whether nothing is left."""
+
+
+class Inlet(Protocol):
+    """What a worker's records go into, and its time: an input, or several that are one to the driver."""
+
+    @property
+    def time(self) -> int:
+        """Of what is sent now."""
+
+    @property
+    def schema(self) -> Schema:
+        """Of the widest batch that is sent."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether no more can be sent."""
+
+    def advance_to(self, time: int) -> None:
+        """Let time pass."""
+
+    def close(self) -> None:
+        """End it."""
+
+
+class Frontier(Protocol):
+    """Where records are done."""
+
+    def frontier(self) -> int:
+        """Return the least time that may still appear."""
+
+
+class Warming(Protocol):
+    """What maps pages ahead of a migration."""
+
+    def step(self, now: int) -> None:
+        """Map one piece if a migration is near."""
 
 
 @dataclass
@@ -123,8 +158,8 @@ class Driver:
     def __init__(
         self,
         worker: Worker,
-        data: Input,
-        probe: Probe,
+        data: Inlet,
+        probe: Frontier,
         source: Source,
         *,
         rate: float | None,
@@ -133,7 +168,7 @@ class Driver:
         control: Control | None = None,
         gap_ns: int = 0,
         first_time: int = 1,
-        warmer: Warmer | None = None,
+        warmer: Warming | None = None,
         batch_records: int = BATCH_RECORDS,
         warm_at: int = 0,
     ) -> None:

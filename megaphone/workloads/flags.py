@@ -118,7 +118,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(allow_abbrev=False, **options)
         self.below: dict[str, Parser] = {}
 
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # type: ignore[override]
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse what follows a command below this one by that; argparse's own way takes a wrong flag's value for it."""
         if args and args[0] in self.below:
             return self.below[args[0]].parse_known_args(args[1:], namespace)
@@ -181,7 +181,8 @@ def note_flags(command: argparse.ArgumentParser) -> None:
 
 def _add_inspect(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "pid", nargs="?", type=as_whole, default=None, metavar="PID", help="a process of the run, the program or a worker"
+        "pid", nargs="?", type=as_whole, default=None, metavar="PID",
+        help="a process of the run, the program or a worker",
     )
     command.add_argument("--bins", dest="every_bin", action="store_true", help="list each bin, however many there are")
     command.add_argument("--slot", type=as_whole, metavar="N", help="show only what concerns worker N")
@@ -190,7 +191,9 @@ def _add_inspect(command: argparse.ArgumentParser) -> None:
         "--no-content", dest="content", action="store_false",
         help="do not read the rows of the bins: quicker where there are many millions",
     )
-    command.add_argument("--fd", type=as_whole, metavar="N", help="the run at descriptor N, where a process has several")
+    command.add_argument(
+        "--fd", type=as_whole, metavar="N", help="the run at descriptor N, where a process has several"
+    )
 
 
 def _add_word_count(command: Parser) -> None:

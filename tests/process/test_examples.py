@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
+
+from megaphone.workloads.nexmark.events import Generator
 
 pytestmark = pytest.mark.process
 
@@ -63,3 +66,17 @@ def test_the_program_in_the_readme_prints_what_stands_below_it(tmp_path: Path) -
     done = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout == printed
+
+
+def test_a_query_of_your_own_counts_the_bids_that_numpy_counts() -> None:
+    lines = run("05_your_own_query.py")
+    events = Generator("fast", 0, 1, rate=1000, in_flight=1000)
+    _, auction, bid = events.take(events.before(240 * 10**9))
+    category = dict(zip(auction["id"].tolist(), auction["category"].tolist(), strict=True))
+    opened = dict(zip(auction["id"].tolist(), (auction["date_time"] // 10**9).tolist(), strict=True))
+    counts: Counter[tuple[int, int]] = Counter()
+    for number, date in zip(bid["auction"].tolist(), bid["date_time"].tolist(), strict=True):
+        if opened.get(number, date) <= date // 10**9 and number in category:
+            counts[date // (60 * 10**9), category[number]] += 1
+    assert lines == [f"minute {m}, category {c}: {counts[m, c]:6,} bids" for m, c in sorted(counts)]
+    assert len(lines) == 20

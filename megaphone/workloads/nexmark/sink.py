@@ -1,4 +1,4 @@
-"""The end of a query: counts its rows, sums them up in C, keeps them if they are to be written, shows how far time is."""
+"""The end of a query: counts its rows and sums them up in C, keeps those to be written, shows how far time has come."""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ def test_build_refuses_pending_columns_that_do_not_lead_back_to_the_bin() -> Non
 def test_build_refuses_a_control_that_is_none() -> None:
     wrong: Any = "c"
     stream = Graph(1).input("words", COLUMNS)[1]
-    with pytest.raises(GraphError, match=r"operator 'mine': control='c' is none: make one with graph.control"):
+    with pytest.raises(GraphError, match=r"operator 'mine' .*test_stateful.py:.*: control='c' is none: make one"):
         stream.stateful_unary(key="k", state=TABLE, fold=nothing, columns=COLUMNS, control=wrong, name="mine")
 
 

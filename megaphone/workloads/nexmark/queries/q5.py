@@ -5,17 +5,17 @@
     bid --per batch: bids of each auction and slide--> F by auction --> S: bids[auction]
                                                                         | + now, or at the slide's end
                                                                         | - when the slide leaves the window
-                                                     at each slide end: the most in the bins that are here, with ties
+                                                   at each slide end: the most in the bins here, with ties
                                                                         +--> F by slide end --> S: the most of all
-                                                                                                +--> (time, auction, bids)
+                                                                                              +--> (time, auction, bids)
 
 Slides end at the multiples T of the slide; the window is [T - size, T) of event time.  For each T whose window has a
 bid, a row for every auction with the most bids in it: T, the auction and its bids.  A window that nothing has changed
 since the slide before is answered again.
 
-Deletions wait as post-dated records in the bin of their auction and move with it; an auction whose last bid has left the
-window is removed.  A bin with auctions in it also has a post-dated record for the next slide end, its *alarm*: nothing
-else may be due then, and still the window is to be answered.
+Deletions wait as post-dated records in the bin of their auction and move with it; an auction whose last bid has left
+the window is removed.  A bin with auctions in it also has a post-dated record for the next slide end, its *alarm*:
+nothing else may be due then, and still the window is to be answered.
 """
 
 from __future__ import annotations

@@ -1,0 +1,79 @@
+"""The greatest value of a column over all bins here, against numpy, while tables grow and shrink."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from megaphone.dataflow.graph import Graph
+from megaphone.dataflow.hashing import bins_of, hash_keys
+from megaphone.errors import UsageError
+from megaphone.state.greatest import NONE, greatest
+from megaphone.state.stores import DenseArray, HashTable
+from megaphone.testing import Simulation
+
+BIN_SHIFT = 3
+
+
+def state_of(store: Any, key: str = "u8") -> Simulation:
+    """Return a run with one operator, whose bins are all here."""
+
+    def build(graph: Graph) -> Any:
+        _, stream = graph.input("keys", {"k": key})
+        counted = stream.stateful_unary(
+            key="k", state=store, fold=lambda _: None, columns={"k": key}, bin_shift=BIN_SHIFT,
+            hash="dense" if isinstance(store, DenseArray) else "mix",
+        )  # fmt: skip
+        counted.probe()
+        return counted
+
+    return Simulation(build, slots=1, memory="32M")
+
+
+def expected(counts: dict[int, int]) -> tuple[int, list[int], list[int]]:
+    of_bin = [NONE] * (1 << BIN_SHIFT)
+    if counts:
+        keys = np.array(list(counts), np.uint64)
+        for value, bin_id in zip(counts.values(), bins_of(hash_keys(keys), BIN_SHIFT).tolist(), strict=True):
+            of_bin[bin_id] = max(of_bin[bin_id], value)
+    best = max(counts.values(), default=NONE)
+    return best, sorted(key for key, value in counts.items() if value == best), of_bin
+
+
+@pytest.mark.parametrize("key", ["u8", "u4"])
+@pytest.mark.parametrize("seed", range(5))
+def test_greatest_is_that_of_all_rows_while_tables_grow_and_shrink(seed: int, key: str) -> None:
+    draw = np.random.default_rng(seed)
+    counts: dict[int, int] = {}
+    with state_of(HashTable(key, {"n": "i8"}), key) as simulation:
+        state = simulation.handles[0].state
+        for _ in range(40):
+            keys = draw.integers(0, draw.choice([5, 500, 5000]), draw.integers(1, 900)).astype(key)
+            change = draw.integers(-2, 4, len(keys))
+            left = state.add_emit(keys, change)
+            for one, by in zip(keys.tolist(), change.tolist(), strict=True):
+                counts[one] = counts.get(one, 0) + by
+            gone = [one for one in np.unique(keys[left <= 0]).tolist() if counts[one] <= 0]
+            state.remove(state.rows(np.array(gone, key), insert=False))
+            for one in gone:
+                del counts[one]
+            found = greatest(state, "n")
+            assert (found.value, sorted(found.keys.tolist()), found.of_bin.tolist()) == expected(counts)
+            assert found.keys.dtype == np.dtype(key)
+
+
+def test_greatest_of_nothing_has_no_keys() -> None:
+    with state_of(HashTable("u8", {"n": "i8"})) as simulation:
+        found = greatest(simulation.handles[0].state, "n")
+        assert found.value == NONE
+        assert not len(found.keys)
+        assert set(found.of_bin.tolist()) == {NONE}
+
+
+def test_greatest_of_what_it_cannot_compare_is_refused() -> None:
+    with state_of(HashTable("u8", {"n": "u8"})) as simulation, pytest.raises(UsageError, match="use 'i8'"):
+        greatest(simulation.handles[0].state, "n")
+    with state_of(HashTable("S4", {"n": "i8"}), "S4") as simulation, pytest.raises(UsageError, match="integers"):
+        greatest(simulation.handles[0].state, "n")

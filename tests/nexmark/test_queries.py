@@ -7,6 +7,7 @@ import sys
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 
 from megaphone._core import lib
@@ -44,14 +45,48 @@ def test_a_querys_module_says_what_the_oracle_knows_of_it(name: str) -> None:
     assert query.texts.keys() <= query.columns.keys()
 
 
+def bursts(run: runner.Scenario) -> list[oracle.Streams]:
+    """Return bids in a few short bursts, far apart: between them nothing comes, and windows slide all the same."""
+    draw = np.random.default_rng(run.seed)
+    at = np.sort((draw.choice([3, 900, 2500], 40) * runner.MS + draw.integers(0, 3, 40)).astype(np.uint64))
+    streams = {
+        stream: {name: np.zeros(0, width) for name, width in schema.items()}
+        for stream, schema in runner.SCHEMAS.items()
+    }
+    few = {name: draw.integers(0, 9, 40).astype(np.uint64) for name in ("auction", "bidder", "price")}
+    streams["bid"] = {"seq": np.arange(40, dtype=np.uint64), **few, "date_time": at}
+    return runner.shared(streams, run.slots)
+
+
+@pytest.mark.parametrize("strategy", ["none", "fluid", "random"])
+@pytest.mark.parametrize("flex", [False, True])
+@pytest.mark.parametrize("tick", [runner.MS, 7 * runner.MS, 200 * runner.MS])
+def test_q5_answers_windows_in_which_nothing_happens(tick: int, flex: bool, strategy: str) -> None:
+    windows = oracle.Windows(q5_size=730 * runner.MS, q5_slide=50 * runner.MS)
+    scenario = runner.Scenario("q5", flex, 3, strategy if flex else "none", tick=tick, windows=windows, seed=tick)
+    runner.check(scenario, generate=bursts)
+
+
+@pytest.mark.parametrize("size", [10, 50, 120])
+def test_q5_has_windows_longer_and_shorter_than_its_slide(size: int) -> None:
+    windows = oracle.Windows(q5_size=size * runner.MS, q5_slide=50 * runner.MS)
+    runner.check(runner.Scenario("q5", True, 2, "random", tick=3 * runner.MS, windows=windows, events=1000))
+
+
+FLEX = tuple(name for name in QUERY_NAMES if name.endswith("-flex"))
+TOGETHER = (QUERIES, FLEX, ("q4", "q4-flex", "q5", "q5-flex", "q6", "q6-flex", "q7-flex", "q8", "q8-flex"))
+"""What fits into one dataflow, which has at most 16 stateful operators."""
+
+
 @pytest.mark.parametrize("workers", [1, 2, 3, 4])
-@pytest.mark.parametrize("transfer", ["handover", "copy"])
-def test_all_queries_in_one_run_do_not_disturb_each_other(workers: int, transfer: str) -> None:
+@pytest.mark.parametrize("names", TOGETHER, ids=["plain", "flex", "both"])
+def test_queries_in_one_run_do_not_disturb_each_other(workers: int, names: tuple[str, ...]) -> None:
     """Each has the inputs, the control and the probe in common with the others, and nothing else."""
-    settings = settings_of(" ".join(QUERY_NAMES), workers=workers, transfer=transfer, tick_ns=30_000_000, seed=workers)
+    transfer = "copy" if workers % 2 else "handover"
+    settings = settings_of(" ".join(names), workers=workers, transfer=transfer, tick_ns=30_000_000, seed=workers)
     run = Run(settings, seed=workers, moves=2)
     check(run)
-    assert (run.moved > 0) == (workers > 1)
+    assert (run.moved > 0) == (workers > 1 and settings.migrates)
 
 
 @pytest.mark.parametrize("seed", range(4))

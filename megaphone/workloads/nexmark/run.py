@@ -106,7 +106,7 @@ def drive(settings: NexmarkSettings, worker: Worker, handles: Handles) -> Measur
     plan = settings.plan(settings.plan_length) if control is not None else None
     warm = plan is not None and settings.transfer == "handover"
     driver = EventDriver(
-        worker, source, AllDone(list(sinks.values())), source,
+        worker, source, AllDone(list(sinks.values())),
         rate=settings.offered_per_worker, duration_ns=settings.duration_ns, plan=plan, control=control,
         gap_ns=settings.gap_ns, first_time=0, warm_at=settings.plan_length // 10,
         warmer=Warmers(worker, moving, plan) if warm and plan is not None else None,

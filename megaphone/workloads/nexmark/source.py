@@ -11,7 +11,7 @@ batch holds the events of one tick.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from megaphone.workloads.driver import Driver
 from megaphone.workloads.nexmark.events import Generator
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from megaphone.dataflow.operators.input import Input
     from megaphone.dataflow.schema import Schema
+    from megaphone.dataflow.worker import Worker
+    from megaphone.workloads.driver import Frontier
     from megaphone.workloads.nexmark.events import GeneratorKind
     from megaphone.workloads.nexmark.settings import NexmarkSettings
 
@@ -90,6 +92,10 @@ class EventSource:
             self._inputs[name].send(loan)
         return events
 
+    def end(self) -> None:
+        """Say that no event follows: time then need not wait for the next one."""
+        self._end = min(self._end, self.generator.position)
+
     def _note_next(self) -> None:
         """Find the tick of the next event; after the last one time goes on by single ticks."""
         if not self.exhausted:
@@ -140,6 +146,12 @@ class EventDriver(Driver):
 
     lift = ABOVE_PLANS
 
+    def __init__(self, worker: Worker, data: EventSource, probe: Frontier, **options: Any) -> None:
+        super().__init__(worker, data, probe, data, **options)
+        self._events = data
+
     def _advance(self, now: int) -> None:
         self._advanced = now
+        if self.duration_ns is not None and now >= self.duration_ns and (self.step_ns is None or not self._due(now)):
+            self._events.end()
         self.data.advance_to(now)

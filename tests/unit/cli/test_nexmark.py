@@ -59,7 +59,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["-w", "0"], "--workers 0: must be a whole number from 1 to 64"),
         (["-w", "65"], "--workers 65: must be a whole number from 1 to 64"),
         (["-w", "300"], "--workers 300: must be a whole number from 1 to 64"),
-        (["--events", "10", "--duration", "3"], "--events 10 and --duration 3: each says when to end"),
+        (["--events", "10", "--duration", "3"], "--events 10 and --duration 3: each ends the run"),
         (["--events", "0"], "--events 0: must be a whole number from 1"),
         (["--events", "1e16"], "--events 10000000000000000: must be a whole number"),
         (["--events", "1e15", "--rate", "0.001", "-w", "1", "--in-flight", "1"], "time ends after"),

@@ -73,3 +73,32 @@ int64_t mp_fold_add_emit(mp_slot *s, mp_stateful *op, const mp_store *store, con
     }
     return total;
 }
+
+static uint32_t side_of(const mp_cell *segment, uint32_t right) {
+    if (segment->sender == MP_PENDING_SENDER) return MP_OF_PENDING;
+    return segment->location == right ? MP_OF_RIGHT : MP_OF_LEFT;
+}
+
+uint64_t mp_segments_records(const mp_slot *s, uint32_t which, uint32_t right, uint32_t *count) {
+    uint64_t records = 0;
+    *count = 0;
+    for (uint32_t i = 0; i < s->segment_count; i++)
+        if (side_of(&s->segments[i], right) & which) records += s->segments[i].records, (*count)++;
+    return records;
+}
+
+void mp_segments_join(mp_slot *s, uint32_t which, uint32_t right, const mp_schema *schema, uint32_t column,
+                      const mp_schema *pending, uint32_t pending_column, void *out) {
+    uint8_t *to = out;
+    for (uint32_t i = 0; i < s->segment_count; i++) {
+        const mp_cell *segment = &s->segments[i];
+        const uint32_t side = side_of(segment, right);
+        if (!(side & which)) continue;
+        const mp_schema *of = side == MP_OF_PENDING ? pending : schema;
+        const uint32_t at = side == MP_OF_PENDING ? pending_column : column;
+        const uint64_t bytes = (uint64_t)segment->records * of->item_bytes[at];
+        memcpy(to, mp_column(s, of, segment, at), bytes);
+        to += bytes;
+    }
+    mp_count(s, MP_COPIED_CONCAT, (uint64_t)(to - (uint8_t *)out));
+}

@@ -1,4 +1,5 @@
-/* folds.h - the folds that run in C over all segments of one call: sums by key, with each running value sent on. */
+/* folds.h - what runs in C over all segments of one call of a fold: sums by key with each running value sent on, and
+ * columns of many segments as one. */
 #ifndef MP_FOLDS_H
 #define MP_FOLDS_H
 
@@ -11,6 +12,18 @@
  * records done, or -errno with `why`. Keys that are sent again count as gathered. */
 int64_t mp_fold_add_emit(mp_slot *s, mp_stateful *op, const mp_store *store, const mp_schema *in, uint32_t key_column,
                          int32_t value_column, const mp_edge *edges, uint32_t edge_count, mp_outcome *why);
+
+/* Which segments: a sum of these. `right` is the location of the right input's data, of an operator that has one. */
+enum { MP_OF_PENDING = 1, MP_OF_LEFT = 2, MP_OF_RIGHT = 4, MP_OF_ALL = 7 };
+enum { MP_PENDING_SENDER = 0xffff }; /* what a segment of post-dated records has in place of a sender */
+
+/* Records of those segments, and in *count how many segments. */
+uint64_t mp_segments_records(const mp_slot *s, uint32_t which, uint32_t right, uint32_t *count);
+
+/* One column, of fixed width, of those segments one after the other: `column` of the input's `schema`, `pending_column` of
+ * `pending` where a segment is post-dated. `out` has room for their records; counted as concat. */
+void mp_segments_join(mp_slot *s, uint32_t which, uint32_t right, const mp_schema *schema, uint32_t column,
+                      const mp_schema *pending, uint32_t pending_column, void *out);
 /* cdef end */
 
 #endif

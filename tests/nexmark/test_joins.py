@@ -13,7 +13,7 @@ from megaphone.migration.control import Move
 from tests.nexmark import running
 from tests.nexmark.events import LATE, events, streams_of
 from tests.nexmark.oracle import Streams, difference, expected
-from tests.nexmark.reference import Events
+from tests.nexmark.reference import Auction, Bid, Events
 from tests.nexmark.runner import SCENARIOS, Scenario, check, definition, generated, joined, play, shared
 
 QUERIES = ("q3", "q4", "q6", "q8")
@@ -58,6 +58,27 @@ def apart(exact: Any, times: Any) -> Any:
     """Return how far from its event time each row's logical time is."""
     exact = exact.astype(np.uint64)
     return np.maximum(exact, times) - np.minimum(exact, times)
+
+
+@pytest.mark.parametrize("flex", [False, True])
+@pytest.mark.parametrize("seed", range(3))
+def test_auctions_that_close_together_count_for_their_seller_in_the_order_of_their_ids(seed: int, flex: bool) -> None:
+    # Ids fall while numbers rise, and are in many bins, so that no order but that of the ids gives these averages.
+    draw = np.random.default_rng(seed)
+    sellers, each = 4, 14
+    auctions, bids = [], []
+    for index, (seller, place) in enumerate(
+        (seller, place) for seller in range(1, 1 + sellers) for place in range(each)
+    ):
+        auction = 1000 - index
+        auctions.append(Auction(index, auction, 1, 0, place // 5, 40 + place // 7, seller, 10))
+        bids.append(Bid(500 + index, auction, 1, int(draw.integers(1, 10**6)), 10 + index % 20))
+    run = Scenario("q6", flex, 3, "random" if flex else "none", seed=seed, tick=7, bin_shift=4)
+    by_slot = by_date(Events([], auctions, bids, run.windows), run.slots)
+    must = expected(joined(by_slot), run.windows, queries=["q6"])["q6"]
+    assert len(must["time"]) == sellers * each
+    wrong = difference(must, play(run, definition("q6"), by_slot).rows, run.name)
+    assert wrong is None, wrong
 
 
 # --- post-dated records migrate ---------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from megaphone._core import lib
 from megaphone.dataflow.stream import Stream, stream_method
 from megaphone.errors import UsageError
 from megaphone.migration.operators.applying import Applier, PendingKey, State
-from megaphone.migration.operators.fold_context import PENDING_SENDER, FoldContext
+from megaphone.migration.operators.fold_context import PENDING_SENDER, VIEWS_MAX, FoldContext
 from megaphone.migration.operators.stateful import BinaryFold, Stateful, StatefulStream, graph_error, make_stateful
 from megaphone.migration.operators.stateful_input import Consuming, wrong_consume
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 SIDES: Final = ("pending", "left", "right")
 """What a segment may be, in the order in which a fold sees those of one time."""
 _PENDING, _LEFT, _RIGHT = range(3)
+"""Places in `SIDES`; 1 shifted by one is its bit in `folds.h`."""
 
 
 class BinaryContext(FoldContext):
@@ -114,7 +115,11 @@ class BinaryContext(FoldContext):
         Raises:
             GraphError: there is no such column.
         """
-        return self._joined(self.side(side), self._schemas[_number(side)], name)
+        number = _number(side)
+        schema = self._schemas[number]
+        if self._count > VIEWS_MAX and (joined := self._joined_in_c(1 << number, schema, name)) is not None:
+            return joined
+        return self._joined(self.side(side), schema, name)
 
     def left_column(self, name: str) -> Any:  # noqa: ANN401 - as above
         """Return one column of the left input."""

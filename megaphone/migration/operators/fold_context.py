@@ -23,8 +23,11 @@ if TYPE_CHECKING:
     from megaphone.dataflow.worker import Worker
     from megaphone.migration.operators.applying import Applier
 
-PENDING_SENDER: Final = 0xFFFF
+PENDING_SENDER: Final = int(lib.MP_PENDING_SENDER)
 """What a segment of post-dated records has in place of a sender."""
+NO_LOCATION: Final = 0xFFFF_FFFF
+VIEWS_MAX: Final = 4
+"""Segments that are joined as views; of more, a column is joined in C, without a view of each."""
 _COPIED_CONCAT = COUNTER_INDEX["copied_concat"]
 
 
@@ -45,6 +48,7 @@ class FoldContext:
         self._count = 0
         self._segments: tuple[Batch, ...] | None = None
         self._why = ffi.new("mp_outcome *")
+        self._right_location = NO_LOCATION
         self.state = applier.state
         self.output = Output(worker, applier.out)
         self.time = NEVER
@@ -108,7 +112,39 @@ class FoldContext:
         Raises:
             GraphError: there is no such column.
         """
-        return self._joined(self.segments, self._applier.segment_schema, name)
+        schema = self._applier.segment_schema
+        if self._count > VIEWS_MAX and (joined := self._joined_in_c(lib.MP_OF_ALL, schema, name)) is not None:
+            return joined
+        return self._joined(self.segments, schema, name)
+
+    def _joined_in_c(self, which: int, schema: Schema, name: str) -> Any:  # noqa: ANN401 - an array, or None
+        """Return one column of all segments of some sides; None if it is not for C: bytes, or of two kinds of dtype.
+
+        Args:
+            which: the sides, as in ``folds.h``.
+            schema: of those that are input.
+            name: of the column.
+        """
+        worker, op, pending = self._worker, self._applier.op, self._applier.pending_schema
+        if not (which & lib.MP_OF_PENDING and op.has_pending and op.shown & lib.MP_SHOWN_PENDING):
+            pending = schema
+        elif which == lib.MP_OF_PENDING or op.shown == lib.MP_SHOWN_PENDING:
+            schema = pending
+        if not (name in schema.index and name in pending.index):
+            return None
+        dtype = schema.dtype(name)
+        if dtype is None or dtype != pending.dtype(name):
+            return None
+        count = ffi.new("uint32_t *")
+        records = lib.mp_segments_records(worker.slot, which, self._right_location, count)
+        out = np.empty(records, dtype)
+        if not records:
+            return out
+        lib.mp_segments_join(
+            worker.slot, which, self._right_location, schema.c, schema.column(name), pending.c, pending.column(name),
+            ffi.from_buffer("uint8_t[]", out.view(np.uint8), require_writable=True),
+        )  # fmt: skip
+        return out
 
     def _joined(self, segments: tuple[Batch, ...], schema: Schema, name: str) -> Any:  # noqa: ANN401 - as above
         if not segments:

@@ -59,14 +59,14 @@ def closed_auctions(events: Streams, how: Style, carried: str) -> Stream:
 
 def _open_and_raise(events: Streams, carried: str, context: Any) -> None:  # noqa: ANN401 - a BinaryContext
     """Open auctions, which will close by themselves; then let bids raise what is asked."""
-    if context.left:
-        _open(events, carried, context)
-    for bid in context.right:
-        _raise(context.state, bid)
+    _open(events, carried, context)
+    _raise(context.state, *(context.right_column(name) for name in BID_READS))
 
 
 def _open(events: Streams, carried: str, context: Any) -> None:  # noqa: ANN401 - a BinaryContext
     auction = {name: context.left_column(name) for name in (*AUCTION_READS, carried)}
+    if not len(auction["id"]):
+        return
     lasting = auction["expires"] > auction["date_time"]
     if not lasting.all():  # nobody can bid on the others
         auction = {name: values[lasting] for name, values in auction.items()}
@@ -77,13 +77,12 @@ def _open(events: Streams, carried: str, context: Any) -> None:  # noqa: ANN401 
     context.post_date({"id": auction["id"]}, events.ceil_tick(auction["expires"]))
 
 
-def _raise(state: Any, bid: Any) -> None:  # noqa: ANN401 - a StoreAccess, a Batch
-    """Let the bids of a batch raise what their auctions ask.
+def _raise(state: Any, auction: Any, price: Any, date: Any) -> None:  # noqa: ANN401 - a StoreAccess, uint64[n]
+    """Let bids raise what their auctions ask.
 
     Cost: a look-up per bid on an auction that is open; what follows is for the few that lead.
     """
-    price, date = bid["price"], bid["date_time"]
-    rows = state.rows(bid["auction"], insert=False)
+    rows = state.rows(auction, insert=False)
     at = np.flatnonzero(rows != NO_ROW)
     rows = rows[at]
     leads = np.flatnonzero(price[at] >= state.gather(rows, "ask"))

@@ -65,10 +65,8 @@ def _join(tick: int, context: Any) -> None:  # noqa: ANN401 - a BinaryContext
 
     The order within a call shows nowhere: the later of two that match is in this call, and the row has its time.
     """
-    if context.left:
-        _sell(tick, context)
-    if context.right:
-        _arrive(tick, context)
+    _sell(tick, context)
+    _arrive(tick, context)
 
 
 def _sell(tick: int, context: Any) -> None:  # noqa: ANN401 - a BinaryContext

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from megaphone._core import ffi
 from megaphone.dataflow.methods import GraphMethods
 from megaphone.dataflow.schema import Schema, as_schema
 from megaphone.errors import GraphError
@@ -32,6 +33,8 @@ PIPELINE, EXCHANGE, BROADCAST, ROUTED = 0, 1, 2, 3
 PART_BITS: Final = 12
 """An exchange spreads so many parts of the hash over the workers, as a power of two, unless it is told otherwise."""
 HASHES: Final = {"fnv": 0, "mix": 1, "dense": 2, "given": 3}
+STATEFUL_MAX: Final = len(ffi.new("mp_limits *").bin_shift)
+"""Stateful operators of one dataflow: the control region's header has room for so many."""
 _FAR: Final = 1 << 61  # no path; the sum of two still fits an int64
 _PACKAGE: Final = Path(__file__).resolve().parent.parent
 
@@ -211,8 +214,8 @@ class Graph(GraphMethods):
 
     def add_keyed(self, bin_shift: int) -> int:
         """Number a stateful operator."""
-        if len(self.keyed) == 16:
-            message = "a seventeenth stateful operator: at most 16 are possible in one dataflow"
+        if len(self.keyed) == STATEFUL_MAX:
+            message = f"one stateful operator too many: at most {STATEFUL_MAX} are possible in one dataflow"
             raise GraphError(message)
         self.keyed.append(bin_shift)
         return len(self.keyed) - 1

@@ -71,9 +71,10 @@ void mp_model_after(const volatile void *word, uint32_t bytes, const char *funct
 #define MP_NO_PORT UINT32_MAX
 #define MP_NEVER UINT64_MAX /* the empty frontier; also "no time" */
 #define MP_MAGIC 0x31656e6f68706d67ull
-#define MP_ABI 2u
+#define MP_ABI 3u
 
 #define MP_SLOTS_MAX 64u
+#define MP_KEYED_MAX 32u /* stateful operators */
 #define MP_COLUMNS_MAX 16u
 #define MP_VAR_COLUMNS_MAX 3u
 #define MP_COUNTERS 64u
@@ -91,7 +92,7 @@ typedef struct mp_limits {            /* what the parent decides before anything
     uint32_t keyed;                   /* stateful operators */
     uint32_t paths;                   /* entries of the path summary table */
     uint32_t about_bytes;             /* of the text that says what the numbers mean */
-    uint32_t bin_shift[16];           /* of each stateful operator */
+    uint32_t bin_shift[32];           /* of each stateful operator */
 } mp_limits;
 
 typedef struct mp_schema {            /* how a batch lies in its slab; see batch.h */
@@ -119,6 +120,7 @@ typedef struct mp_cell {              /* 64 bytes: a message, or the first cell 
 } mp_cell;
 /* cdef end */
 
+_Static_assert(sizeof ((mp_limits *)0)->bin_shift == 4 * MP_KEYED_MAX, "each stateful operator has its number of bins");
 _Static_assert(sizeof(mp_cell) == 64, "a cell is one cache line");
 
 enum {
@@ -156,7 +158,7 @@ typedef struct mp_header {
     mp_limits limits;
     uint64_t control_bytes;
     uint64_t pages_at, rings_at, ring_stride, refs_at, xfer_at, chunks_at, credit_at;
-    uint64_t locations_at, queues_at, keyed_at, bins_at[16], paths_at, path_index_at, about_at;
+    uint64_t locations_at, queues_at, keyed_at, bins_at[MP_KEYED_MAX], paths_at, path_index_at, about_at;
     uint32_t chunks, slabs;
     _Alignas(64) _Atomic uint64_t committed_bytes; /* sum over chunks; statistics and the limit */
     _Alignas(64) _Atomic uint32_t stop;            /* 0 run; 1 the run is over or failed: leave */

@@ -26,7 +26,7 @@ static uint64_t lay_out(const mp_limits *l, mp_header *h) {
     h->locations_at = place(&at, 2ull * l->slots * l->locations * sizeof(mp_times));
     h->queues_at = place(&at, (uint64_t)l->slots * l->locations * sizeof(mp_vec));
     h->keyed_at = place(&at, (uint64_t)l->slots * l->keyed * MP_KEYED_BYTES);
-    for (uint32_t k = 0; k < l->keyed && k < 16; k++) h->bins_at[k] = place(&at, 128ull << l->bin_shift[k]);
+    for (uint32_t k = 0; k < l->keyed && k < MP_KEYED_MAX; k++) h->bins_at[k] = place(&at, 128ull << l->bin_shift[k]);
     h->path_index_at = place(&at, ((uint64_t)l->locations + 1) * 4);
     h->paths_at = place(&at, (uint64_t)l->paths * sizeof(mp_path));
     h->about_at = place(&at, l->about_bytes);
@@ -40,7 +40,7 @@ uint64_t mp_control_bytes(const mp_limits *limits) {
 }
 
 static int limits_are_possible(const mp_limits *l) {
-    if (l->slots == 0 || l->slots > MP_SLOTS_MAX || l->keyed > 16) return 0;
+    if (l->slots == 0 || l->slots > MP_SLOTS_MAX || l->keyed > MP_KEYED_MAX) return 0;
     if (l->ring_cells < MP_RING_CELLS_MIN || (l->ring_cells & (l->ring_cells - 1))) return 0;
     return l->slab_bytes && l->chunk_bytes >= 4 * l->slab_bytes && !(l->chunk_bytes & (l->chunk_bytes - 1));
 }

@@ -74,8 +74,7 @@ def test_q5_has_windows_longer_and_shorter_than_its_slide(size: int) -> None:
 
 
 FLEX = tuple(name for name in QUERY_NAMES if name.endswith("-flex"))
-TOGETHER = (QUERIES, FLEX, ("q4", "q4-flex", "q5", "q5-flex", "q6", "q6-flex", "q7-flex", "q8", "q8-flex"))
-"""What fits into one dataflow, which has at most 16 stateful operators."""
+TOGETHER = (QUERIES, FLEX, QUERY_NAMES)
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3, 4])

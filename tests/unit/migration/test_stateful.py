@@ -11,7 +11,7 @@ import pytest
 
 from megaphone._core import lib
 from megaphone.dataflow.batch import BytesColumn
-from megaphone.dataflow.graph import Graph
+from megaphone.dataflow.graph import STATEFUL_MAX, Graph
 from megaphone.errors import GraphError, PlanError, SharedMemoryError, StaleRowError, TimeError, UsageError
 from megaphone.migration.control import Map, Move
 from megaphone.migration.operators.fold_context import FoldContext, joined_bytes, taken
@@ -667,3 +667,12 @@ def test_the_error_of_memory_that_is_short_for_state_names_the_operator() -> Non
 
     with pytest.raises(SharedMemoryError, match=r"operator 'mine' of worker 0 needs \d+ bytes more"):
         run_fold(fold)
+
+
+def test_a_stateful_operator_that_the_control_region_has_no_room_for_is_refused() -> None:
+    graph = Graph(workers=1)
+    _, stream = graph.input("words", {"key": "u8"})
+    for _ in range(STATEFUL_MAX):
+        stream.stateful_unary(key="key", state=DenseArray({"n": "u8"}), hash="dense", fold=nothing, columns={"n": "u8"})
+    with pytest.raises(GraphError, match=f"at most {STATEFUL_MAX} are possible"):
+        stream.stateful_unary(key="key", state=DenseArray({"n": "u8"}), hash="dense", fold=nothing, columns={"n": "u8"})

@@ -145,7 +145,7 @@ def test_state_is_flat_over_a_long_run_and_gone_at_its_end(name: str) -> None:
 # --- Python runs per batch, never per event ---------------------------------------------------------------------------
 
 
-MANY = 120
+MANY = 240
 """Thousand events per second; of a sixth of them, each batch still has a row for every query."""
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 PENDING_SENDER: Final = int(lib.MP_PENDING_SENDER)
 """What a segment of post-dated records has in place of a sender."""
 NO_LOCATION: Final = 0xFFFF_FFFF
-VIEWS_MAX: Final = 4
+VIEWS_MAX: Final = 2
 """Segments that are joined as views; of more, a column is joined in C, without a view of each."""
 _COPIED_CONCAT = COUNTER_INDEX["copied_concat"]
 

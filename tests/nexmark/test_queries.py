@@ -184,11 +184,11 @@ def calls_of(name: str, scale: int) -> int:
     return calls
 
 
-HERE = tuple(name for name in QUERY_NAMES if name.removesuffix("-flex") not in ("q3", "q4", "q6", "q8"))
+COUNTED = tuple(name for name in QUERY_NAMES if name.removesuffix("-flex") not in ("q3", "q4", "q6", "q8"))
 """The others, most of whose ticks have few rows, are counted in test_no_python_per_event.py."""
 
 
-@pytest.mark.parametrize("name", HERE)
+@pytest.mark.parametrize("name", COUNTED)
 def test_six_times_the_events_auctions_and_bins_make_no_more_python_calls(name: str) -> None:
     calls_of(name, 1)  # what is imported on its first use is not counted
     few, many = calls_of(name, MANY // 6), calls_of(name, MANY)

@@ -16,8 +16,11 @@ persons, auctions and bids, 1 : 3 : 46, on schedule or a number of them as fast 
 EPILOG: Final = f"""\
 queries: {" ".join(ask.QUERIES)}; each also with {ask.FLEX}, on state in bins that may move
   q0  each event                              q5  the auctions with most bids in a window that slides
-  q1  each bid, price * 89 // 100             q7  the highest bid of each window
-  q2  bids on auctions divisible by 123
+  q1  each bid, price * 89 // 100             q6  the average of a seller's last ten winning prices
+  q2  bids on auctions divisible by 123       q7  the highest bid of each window
+  q3  sellers in OR, ID, CA and their         q8  persons who open an auction in the window
+      auctions of category 10                     in which they come
+  q4  the average winning price of a category
 
 output: the report on standard output, as --format says; with --output, the rows of each query in DIR/NAME.csv
 

@@ -22,7 +22,7 @@ from megaphone.workloads.driver import Measured, Warmer
 from megaphone.workloads.nexmark.files import Table, WholeFiles, write_tables
 from megaphone.workloads.nexmark.queries import Query, find, inputs_of
 from megaphone.workloads.nexmark.sink import AllDone, QuerySink, joined
-from megaphone.workloads.nexmark.source import EventDriver, EventSource
+from megaphone.workloads.nexmark.source import EventDriver, EventSource, make_generator
 from megaphone.workloads.nexmark.style import Streams, Style
 from megaphone.workloads.progress_line import ProgressLine
 from megaphone.workloads.word_count import first_owner, measured_report
@@ -194,9 +194,10 @@ def _report(settings: NexmarkSettings, queries: Sequence[Query], result: Result)
         checksum = sum(part.extra["checksum"][query.name] for part in parts) % 2**64
         taken = sum(rows_in[stream] for stream in query.reads)
         figures.append({"query": query.name, "rows_in": taken, "rows_out": rows_out, "checksum": checksum})
+    in_flight = make_generator(settings, 0).in_flight  # as the generator has it: nobody may have asked for a number
     source = {
         "generator": settings.generator, "seed": settings.seed, "events": report.records,
-        "event_rate": settings.event_rate, "in_flight": settings.in_flight, "time_dilation": settings.time_dilation,
+        "event_rate": settings.event_rate, "in_flight": in_flight, "time_dilation": settings.time_dilation,
         "tick_ns": settings.tick,
     }  # fmt: skip
     windows = settings.windows
@@ -213,15 +214,8 @@ def _report(settings: NexmarkSettings, queries: Sequence[Query], result: Result)
             "queries": [{**f, "checksum": format_checksum(int(str(f["checksum"])))} for f in figures],
         },
         facts=[
-            ("events", f"{settings.generator} generator, seed {settings.seed}, {_in_flight(settings)} in flight"),
+            ("events", f"{settings.generator} generator, seed {settings.seed}, {format_count(in_flight)} in flight"),
             ("event time", f"{settings.time_dilation} times the clock, in ticks of {format_duration(settings.tick)}"),
         ],
         tables={"Queries": (("query", "rows in", "rows out", "checksum"), listed)},
     )
-
-
-def _in_flight(settings: NexmarkSettings) -> str:
-    """Return how many auctions bids are for, as the generator will have it."""
-    from megaphone.workloads.nexmark.source import make_generator  # noqa: PLC0415 - once per run
-
-    return format_count(make_generator(settings, 0).in_flight)

@@ -113,6 +113,13 @@ class NexmarkSettings(ask.MigratingSettings):
         return round((DURATION_S if self.duration_s is None else self.duration_s) * SECOND)
 
     @property
+    def _events_offered(self) -> int | None:
+        """Events of all workers, or what the schedule has; None in a closed loop by the clock."""
+        if self.events is not None or self.offered_per_worker is None:
+            return self.events
+        return round(self.event_rate * self.time_dilation * (self.duration_ns or 0) / SECOND)
+
+    @property
     def plan_length(self) -> int:
         """Length of the run on the scale of its migrations: ns of the clock, or events of worker 0."""
         if self.events is None:
@@ -172,7 +179,10 @@ class NexmarkSettings(ask.MigratingSettings):
         ):  # fmt: skip
             ask.check_seconds(flag, seconds)
         ask.check_choice("--output-format", self.output_format, OUTPUT_FORMATS)
-        check_source(self.generator, self.in_flight, self.event_rate, self.workers, self.events, self.seed)
+        check_source(
+            self.generator, self.in_flight, self.event_rate, self.workers, self._events_offered, self.seed,
+            f"--events {self.events}" if self.events is not None else f"--duration {(self.duration_ns or 0) / SECOND:g}",
+        )  # fmt: skip
         if self.migration != "none" and not self.migrates:
             first = self.query_names[0]
             message = (
@@ -218,7 +228,7 @@ class GenerateSettings:
         ask.check_whole("--workers", self.workers, 1, GENERATE_WORKERS_MAX)
         ask.check_whole("--seed", self.seed, 0, ask.WORD_MAX)
         ask.check_choice("--format", self.file_format, FILE_FORMATS)
-        check_source(self.generator, self.in_flight, self.rate, self.workers, self.events, self.seed)
+        check_source(self.generator, self.in_flight, self.rate, self.workers, self.events, self.seed, f"--events {self.events}")
         check_folder("--output", self.output_path)
 
 
@@ -242,9 +252,18 @@ def check_queries(names: tuple[str, ...]) -> None:
 
 
 def check_source(
-    generator: str, in_flight: int | None, rate: float, workers: int, events: int | None, seed: int
+    generator: str, in_flight: int | None, rate: float, workers: int, events: int | None, seed: int, asked: str
 ) -> None:
     """Refuse what no events can be made of.
+
+    Args:
+        generator: as in the settings, like those that follow.
+        in_flight: auctions.
+        rate: events per second of event time, over all workers.
+        workers: how many share the events.
+        events: how many will be made; None is not known.
+        seed: of all draws.
+        asked: the flag that asks for so many, with its value.
 
     Raises:
         UsageError: one line.
@@ -262,7 +281,8 @@ def check_source(
         raise UsageError(message)
     source = Generator("exact" if generator == "exact" else "fast", 0, workers, rate, in_flight, seed)
     if events is not None and source.share(events) > source.end:
-        message = f"--events {events}: at {rate:g} events/s time ends after {source.end * workers}: give fewer"
+        most = source.end * workers
+        message = f"{asked}: at {rate:g} events/s of event time it ends after {most} events: give fewer, or less time"
         raise UsageError(message)
 
 
@@ -292,4 +312,9 @@ def check_folder(flag: str, path: str) -> None:
     except OSError as error:
         message = f"{flag} {path!r}: {error.strerror}: give a folder that you may write to"
         raise UsageError(message) from None
-    check_writable(folder / ".megaphone-check")
+    try:
+        check_writable(folder / ".megaphone-check")
+    except UsageError as error:
+        reason = getattr(error.__cause__, "strerror", None) or error
+        message = f"{flag} {path!r}: cannot write in {str(folder)!r}: {reason}: give a folder that you may write to"
+        raise UsageError(message) from None

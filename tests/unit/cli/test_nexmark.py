@@ -9,7 +9,7 @@ import pytest
 
 from megaphone import cli
 from megaphone.workloads.nexmark import generate, run
-from megaphone.workloads.nexmark.settings import QUERY_NAMES, GenerateSettings, NexmarkSettings
+from megaphone.workloads.nexmark.settings import QUERIES, QUERY_NAMES, GenerateSettings, NexmarkSettings
 
 
 class _StartedError(Exception):
@@ -62,7 +62,8 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["--events", "10", "--duration", "3"], "--events 10 and --duration 3: each ends the run"),
         (["--events", "0"], "--events 0: must be a whole number from 1"),
         (["--events", "1e16"], "--events 10000000000000000: must be a whole number"),
-        (["--events", "1e15", "--rate", "0.001", "-w", "1", "--in-flight", "1"], "time ends after"),
+        (["--events", "1e15", "--rate", "0.001", "-w", "1", "--in-flight", "1"], "ends after"),
+        (["--duration", "25", "--rate", "1e6", "--time-dilation", "1e9"], "--duration 25: at 0.002 events/s of event"),
         (["--duration", "0"], "--duration 0: seconds must be more than 0"),
         (["--duration", "nan"], "--duration nan"),
         (["--rate", "0"], "--rate 0: records per second must be between"),
@@ -101,8 +102,18 @@ def test_an_output_folder_that_cannot_be_one_is_refused(capsys: pytest.CaptureFi
         below = str(file / "in" / "it")
         assert "is a file: give a folder below a folder" in refusal(capsys, *command, "--output", below)
         assert "--output is empty" in refusal(capsys, *command, "--output", "")
-        assert "cannot write" in refusal(capsys, *command, "--output", "/proc/none")
+        told = refusal(capsys, *command, "--output", "/proc/none")
+        assert "--output '/proc/none': cannot write in '/proc'" in told
+        assert "file" not in told.replace("No such file", "")
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_the_help_says_what_each_query_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["nexmark", "--help"]) == 0
+    text = capsys.readouterr().out
+    for query in QUERIES:
+        assert f"  {query}  " in text, query
+    assert all(len(line) <= 120 for line in text.splitlines())
 
 
 def test_nothing_is_left_behind_by_the_check_of_a_folder(tmp_path: Path) -> None:

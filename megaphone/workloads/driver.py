@@ -291,7 +291,10 @@ class Driver:
 
     def _rest(self) -> None:
         if self.data.closed or self.step_ns is None:
-            self.worker.park(1_000_000 if self.data.closed else 50_000_000)
+            over = self.source.exhausted or (self.duration_ns is not None and self.now() >= self.duration_ns)
+            # Nothing is sent any more, and yet steps wait for time to pass: only `_advance` lets it.
+            waits = TICK_NS if over else 50_000_000
+            self.worker.park(1_000_000 if self.data.closed else waits)
             return
         due_in = 1 + self.sent * self.step_ns - self.now()
         if due_in > 0:

@@ -56,6 +56,7 @@ class World:
     Attributes:
         sent: (batch time, records) in the order of sending.
         complete: batch time to the moment at which the probe was first beyond it.
+        parks: (moment, longest rest) while there is input.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -75,6 +76,7 @@ class World:
         self.sent: list[tuple[int, int]] = []
         self.complete: dict[int, int] = {}
         self.steps = 0
+        self.parks: list[tuple[int, int]] = []
         self.exhausted = False
         self.position = None
 
@@ -100,6 +102,8 @@ class World:
         return [self.control.sent_time] if self.control.sent_time else []
 
     def park(self, timeout_ns: int) -> None:
+        if not self.words.closed:
+            self.parks.append((self.clock.now_ns, timeout_ns))
         self.clock.now_ns += min(timeout_ns, 10_000)
 
     def send(self, records: int) -> int:
@@ -154,3 +158,31 @@ def test_a_migration_is_not_over_before_the_probe_has_passed_its_last_step(world
     measured, _ = drive(world, plan=steps, control=world.control)
     complete = world.complete[world.control.sent_time]
     assert [note.completed_ns + origin >= complete for note in measured.migrations] == [True]
+
+
+class SlowProbe:
+    """Shows the end of the records for a while longer than it is true."""
+
+    def __init__(self, world: World, until_ns: int) -> None:
+        self._world, self._until_ns = world, until_ns
+
+    def frontier(self) -> int:
+        frontier = int(self._world.probe.frontier())
+        return min(frontier, DURATION_NS) if self._world.clock.now_ns < self._until_ns else frontier
+
+
+def test_a_step_that_outlasts_the_records_of_a_closed_loop_waits_for_no_long_rest(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Time passes only as the driver says: where a step waits for nothing else, nobody else would wake it."""
+    monkeypatch.setattr(driver, "TICK_NS", 2_000_000)  # many steps, so that some have nothing to do
+    origin = world.clock.now_ns
+    made: Any = world
+    loop = Driver(
+        made, world.words, SlowProbe(world, origin + 3 * DURATION_NS), made, rate=None, duration_ns=DURATION_NS,
+        plan=plan.sudden(np.zeros(4, np.int64), np.zeros(4, np.int64), DURATION_NS - 1), control=world.control,
+    )  # fmt: skip
+    assert len(loop.run().migrations) == 1
+    late = [rest for moment, rest in world.parks if moment - origin > DURATION_NS]
+    assert late
+    assert max(late) <= driver.TICK_NS

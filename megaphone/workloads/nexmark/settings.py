@@ -179,10 +179,9 @@ class NexmarkSettings(ask.MigratingSettings):
         ):  # fmt: skip
             ask.check_seconds(flag, seconds)
         ask.check_choice("--output-format", self.output_format, OUTPUT_FORMATS)
-        check_source(
-            self.generator, self.in_flight, self.event_rate, self.workers, self._events_offered, self.seed,
-            f"--events {self.events}" if self.events is not None else f"--duration {(self.duration_ns or 0) / SECOND:g}",
-        )  # fmt: skip
+        asked = f"--duration {(self.duration_ns or 0) / SECOND:g}" if self.events is None else f"--events {self.events}"
+        offered = self._events_offered
+        check_source(self.generator, self.in_flight, self.event_rate, self.workers, offered, self.seed, asked)
         if self.migration != "none" and not self.migrates:
             first = self.query_names[0]
             message = (
@@ -228,7 +227,8 @@ class GenerateSettings:
         ask.check_whole("--workers", self.workers, 1, GENERATE_WORKERS_MAX)
         ask.check_whole("--seed", self.seed, 0, ask.WORD_MAX)
         ask.check_choice("--format", self.file_format, FILE_FORMATS)
-        check_source(self.generator, self.in_flight, self.rate, self.workers, self.events, self.seed, f"--events {self.events}")
+        asked = f"--events {self.events}"
+        check_source(self.generator, self.in_flight, self.rate, self.workers, self.events, self.seed, asked)
         check_folder("--output", self.output_path)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from megaphone._core import ffi, lib
-from megaphone.errors import UsageError
+from megaphone.errors import InternalError, UsageError
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 NONE = np.iinfo(np.int64).min
 """The greatest value of a bin that has no row."""
+_FAILED = 2**64 - 1
 
 
 class Greatest(NamedTuple):
@@ -55,7 +56,14 @@ def greatest(state: StoreAccess, column: str) -> Greatest:
     best = ffi.new("int64_t *")
     slot = state._slot  # noqa: SLF001 - both are of this layer
     holders = int(lib.mp_store_greatest(slot, state.c, index, bins, best))
+    if holders == _FAILED:
+        message = f"a row of {store.noun} could not be read while the greatest {column!r} was looked for"
+        raise InternalError(message)
     keys = np.empty(holders, store.key)
     if holders:
-        lib.mp_store_holders(slot, state.c, index, bins, best[0], ffi.from_buffer(keys, require_writable=True), holders)
+        room = ffi.from_buffer(keys, require_writable=True)
+        found = int(lib.mp_store_holders(slot, state.c, index, bins, best[0], room, holders))
+        if found != holders:
+            message = f"{holders} keys held the greatest {column!r}, and {found} were found again"
+            raise InternalError(message)
     return Greatest(int(best[0]), keys, of_bin)

@@ -130,6 +130,18 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(line)
 
 
+class Once(argparse.Action):
+    """A flag that takes a list and may be given once: a second one would silently replace the first."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option_string: str | None = None
+    ) -> None:
+        """Keep the value, or refuse the second."""
+        if hasattr(namespace, self.dest):
+            parser.error(f"{option_string} is given twice: put all into one, such as {option_string} 'q3 q5-flex'")
+        setattr(namespace, self.dest, values)
+
+
 class _Version(argparse.Action):
     """``--version``, which looks the version up only when it is asked for."""
 

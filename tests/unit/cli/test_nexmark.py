@@ -54,6 +54,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["--queries", " , "], "--queries is empty"),
         ([], "--queries is empty"),
         (["--queries", "q1 q7 q1"], "q1 is named twice"),
+        (["--queries", "q1", "--queries", "q2"], "--queries is given twice"),
         (["--time-dilation", "0"], "--time-dilation 0: must be a whole number from 1"),
         (["--time-dilation", "1.5"], "'1.5' is not a whole number"),
         (["-w", "0"], "--workers 0: must be a whole number from 1 to 64"),

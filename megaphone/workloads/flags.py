@@ -134,7 +134,11 @@ class Once(argparse.Action):
     """A flag that takes a list and may be given once: a second one would silently replace the first."""
 
     def __call__(
-        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option_string: str | None = None
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,  # noqa: ANN401 - as argparse has it
+        option_string: str | None = None,
     ) -> None:
         """Keep the value, or refuse the second."""
         if hasattr(namespace, self.dest):

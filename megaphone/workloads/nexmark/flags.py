@@ -46,7 +46,10 @@ def add_flags(command: flags.Parser) -> None:
 def _add_run(command: argparse.ArgumentParser) -> None:
     of = ask.NexmarkSettings
     what = command.add_argument_group("queries and events")
-    what.add_argument("--queries", metavar="NAMES", action=flags.Once, help='such as "q5-flex q7", with spaces or commas; see below')
+    what.add_argument(
+        "--queries", metavar="NAMES", action=flags.Once,
+        help='such as "q5-flex q7", with spaces or commas; see below',
+    )  # fmt: skip
     rate = what.add_mutually_exclusive_group()
     rate.add_argument(
         "--rate", dest="rate_per_worker", type=flags.as_rate, metavar="R|max",

@@ -28,7 +28,7 @@ from tests.unit.observe.test_inspect_law import Damaged, counting, look_at, play
 
 WIDTHS = [60, 80, 100, 120, 160]
 ME = os.getpid()
-SHIFTS = range(72, 128, 8)
+SHIFTS = range(72, 192, 8)
 """In a header: bin shifts of operators that this dataflow does not have; they mean nothing."""
 GROWING = 2
 """Of a bin's flags, MP_BIN_GROWING in store.h."""
@@ -289,7 +289,7 @@ def test_a_region_whose_layout_is_not_ours_is_refused(middle: Simulation) -> Non
     assert lib.mp_control_verify(ffi.from_buffer(whole), size) == 0
     assert lib.mp_control_verify(ffi.from_buffer(whole), size - 64) < 0
     # Magic, ABI, sources, limits, offsets: all that stands before the first word that changes.
-    for at in range(0, 256, 8):
+    for at in range(0, 320, 8):
         damaged = bytearray(whole)
         (word,) = struct.unpack_from("=Q", damaged, at)
         struct.pack_into("=Q", damaged, at, word + 64)

@@ -28,7 +28,8 @@ QUERIES: Final = tuple(f"q{number}" for number in range(9))
 STYLES: Final = ("", "-flex")
 BOUND_NS: Final = 100_000_000
 KEPT_UP: Final = 0.98
-"""Share of the events offered that must be done by the end of a run for it to have kept up."""
+"""Share of the events that were due in a run that must have been sent in it. All that are sent are waited for, and each
+is a sample; the time that windows and auctions take that are still open at the end belongs to no event."""
 DOWN: Final = 0.88
 """From one rate to the next, lower one."""
 TRIES: Final = 16
@@ -83,7 +84,7 @@ def run(query: str, size: str, seconds: float, workers: int, *more: str) -> dict
 def on_schedule(query: str, size: str, rate: float, seconds: float, workers: int) -> dict[str, Any] | None:
     """Offer a rate; the report of a run that kept up within the bound, else None."""
     report = run(query, size, seconds, workers, "--total-rate", str(int(rate)))
-    kept_up = float(report["records_per_s"]) >= KEPT_UP * rate
+    kept_up = float(report["records"]) >= KEPT_UP * rate * seconds
     return report if kept_up and float(report["latency_ns"]["p99"]) <= BOUND_NS else None
 
 

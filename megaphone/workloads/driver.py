@@ -223,7 +223,7 @@ class Driver:
                 if not closed or not over:
                     sent = self._offer_closed(now) if closed else self._offer_open(now)
                 ending = source.exhausted or (over and (closed or self._due(now) == 0))
-                if ending and not self._steps_left():
+                if ending and self._may_close():
                     data.close()
             if not data.closed and (sent or now - self._advanced >= TICK_NS):
                 self._advance(now)
@@ -244,6 +244,10 @@ class Driver:
             self.sent, end, self.timeline.to_array(), self.timeline.window_ns, self._at_warm_up, self.notes,
             self.steps_done, self.control_times,
         )  # fmt: skip
+
+    def _may_close(self) -> bool:
+        """Whether the input may end, now that it has nothing more to offer."""
+        return not self._steps_left()
 
     def _steps_left(self) -> bool:
         """Whether steps of the plan that belong to this run have not been sent or are not complete."""

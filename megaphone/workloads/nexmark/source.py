@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 ABOVE_PLANS: Final = 1 << 62
 """More than any time of a plan."""
+REST_NS: Final = 1_000_000
+"""At most so long until the driver looks at its plan again."""
 
 
 def make_generator(settings: NexmarkSettings, worker: int) -> Generator:
@@ -92,6 +94,18 @@ class EventSource:
             self._inputs[name].send(loan)
         return events
 
+    def ripe(self, now: int) -> int:
+        """Return how many events are not sent yet whose tick is over on the clock.
+
+        Args:
+            now: ns of the clock since the start of the run.
+        """
+        return self.generator.due(now * self._dilation // self._tick * self._tick)
+
+    def until_tick(self, now: int) -> int:
+        """Return the ns of the clock until the current tick is over."""
+        return -(-(self._tick - now * self._dilation % self._tick) // self._dilation)
+
     def end(self) -> None:
         """Say that no event follows: time then need not wait for the next one."""
         self._end = min(self._end, self.generator.position)
@@ -142,13 +156,33 @@ class EventSource:
 
 
 class EventDriver(Driver):
-    """The driver of a run whose inputs are at event time, which is not the clock."""
+    """The driver of a run whose inputs are at event time, which is not the clock.
+
+    On schedule, events are sent when their tick is over or when they fill a batch: before its end nothing of a tick can
+    be complete, and a tick in many small batches costs the operators as many times as much.
+    """
 
     lift = ABOVE_PLANS
 
     def __init__(self, worker: Worker, data: EventSource, probe: Frontier, **options: Any) -> None:
         super().__init__(worker, data, probe, data, **options)
         self._events = data
+
+    def _due(self, now: int) -> int:
+        due = super()._due(now)
+        if due >= self.batch_records or (self.duration_ns is not None and now >= self.duration_ns):
+            return due
+        return min(due, self._events.ripe(now))
+
+    def _rest(self) -> None:
+        if self.data.closed or self.step_ns is None:
+            super()._rest()
+        else:
+            self.worker.park(min(self._events.until_tick(self.now()), REST_NS))
+
+    def _may_close(self) -> bool:
+        # What is still open is closed at the end, all at once; no event need wait for that.
+        return super()._may_close() and (self.step_ns is None or not self.out)
 
     def _advance(self, now: int) -> None:
         self._advanced = now

@@ -10,7 +10,7 @@ import pytest
 from megaphone.dataflow.schema import as_schema
 from megaphone.workloads.nexmark.queries import find, inputs_of
 from megaphone.workloads.nexmark.settings import NexmarkSettings
-from megaphone.workloads.nexmark.source import EventSource
+from megaphone.workloads.nexmark.source import EventDriver, EventSource
 
 
 class Inlet:
@@ -106,3 +106,31 @@ def test_after_the_last_event_time_goes_on_by_ticks() -> None:
     for number in range(1, 4):
         source.advance_to(0)
         assert source.time == 1000 * number
+
+
+TICK = 5_000_000
+
+
+@pytest.mark.parametrize("dilation", [1, 3])
+def test_events_are_ripe_when_their_tick_is_over_on_the_clock(dilation: int) -> None:
+    source, _ = source_of(workers=1, rate_per_worker=2000.0, tick_ns=TICK, time_dilation=dilation)
+    dates = [source.generator.date_time(k) for k in range(1000)]
+    for now in range(0, 100_000_000, 777_777):
+        over = now * dilation // TICK * TICK
+        assert source.ripe(now) == sum(date < over for date in dates)
+        then = now + source.until_tick(now)
+        assert then * dilation // TICK > now * dilation // TICK
+        assert (then - 1) * dilation // TICK == now * dilation // TICK
+
+
+def test_a_tick_on_schedule_is_offered_whole_unless_it_is_a_batch_or_the_end() -> None:
+    source, _ = source_of(workers=1, rate_per_worker=2000.0, tick_ns=TICK)
+    driver = EventDriver.__new__(EventDriver)
+    driver._events, driver.step_ns, driver.duration_ns = source, 500_000, 10**9
+    driver.sent, driver.batch_records = 0, 50
+    assert driver._due(TICK - 1) == 0  # ten are due, and their tick is not over
+    assert driver._due(TICK) == 10
+    assert driver._due(2 * TICK - 1) == 10
+    assert driver._due(6 * TICK - 1) == 60  # more than a batch: it need not wait
+    driver.duration_ns = 2 * TICK - 1
+    assert driver._due(2 * TICK - 1) == 20  # there is no later look

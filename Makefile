@@ -32,7 +32,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help venv build demo demo-small test lint type pytest model native mutants mutants-changed stress stress-smoke \
-	proof bench bench-against bench-smoke check wheel-check clean
+	proof bench bench-nexmark bench-against bench-smoke check wheel-check clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -99,6 +99,9 @@ proof: mutants ## each invariant, the checks that guard it, what they looked at 
 bench: build ## the first marks in turns with a plain numpy ring, and what a hand-over costs; on a quiet machine
 	$(PY) -m megaphone.bench.first_marks
 	$(PY) -m megaphone.bench.handover
+
+bench-nexmark: build ## the highest rate and the latency of each NEXMark query, plain and flex; half an hour
+	$(PY) -m megaphone.bench.nexmark
 
 bench-against: build ## this tree in turns with another commit: make bench-against REF=HEAD~1
 	$(PY) -m megaphone.bench.against $(or $(REF),HEAD~1)

@@ -1,4 +1,4 @@
-"""The end of a word count: takes (key, running count), sums them up in C, and shows how far time has come."""
+"""The ends of measured dataflows: what arrives is summed up in C, and shows how far time has come."""
 
 from __future__ import annotations
 
@@ -12,29 +12,17 @@ if TYPE_CHECKING:
     from megaphone.dataflow.worker import Worker
 
 
-class Sink(Probe):
-    """A probe that counts what passes and checks it by a sum that depends on the pairs alone.
+class Summing(Probe):
+    """A probe that counts what passes and adds up a sum that does not depend on its order."""
 
-    Attributes:
-        from_time: outputs of earlier times (loading) are let go unseen.
-    """
-
-    def __init__(self, stream: Stream, name: str = "sink", from_time: int = 1) -> None:
+    def __init__(self, stream: Stream, name: str) -> None:
         super().__init__(stream, name)
-        self.from_time = from_time
         self._sum = ffi.new("uint64_t[2]")
 
     def setup(self, worker: Worker) -> None:
         """Remember the slot."""
         super().setup(worker)
         self._slot_worker = worker
-
-    def activate(self) -> None:
-        """Add up what has arrived and let it go."""
-        worker = self._slot_worker
-        rc = lib.mp_word_sink(worker.slot, self.port.location, self.port.schema.c, self.from_time, self._sum)
-        if rc < 0:
-            worker.check(rc)
 
     @property
     def records(self) -> int:
@@ -45,3 +33,22 @@ class Sink(Probe):
     def checksum(self) -> int:
         """Their sum, modulo 2**64; those of all workers add up."""
         return int(self._sum[1])
+
+
+class Sink(Summing):
+    """The end of a word count: takes (key, running count); the sum depends on the pairs alone.
+
+    Attributes:
+        from_time: outputs of earlier times (loading) are let go unseen.
+    """
+
+    def __init__(self, stream: Stream, name: str = "sink", from_time: int = 1) -> None:
+        super().__init__(stream, name)
+        self.from_time = from_time
+
+    def activate(self) -> None:
+        """Add up what has arrived and let it go."""
+        worker = self._slot_worker
+        rc = lib.mp_word_sink(worker.slot, self.port.location, self.port.schema.c, self.from_time, self._sum)
+        if rc < 0:
+            worker.check(rc)

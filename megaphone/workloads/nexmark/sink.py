@@ -8,7 +8,7 @@ import numpy as np
 
 from megaphone._core import ffi, lib
 from megaphone.dataflow.batch import Batch
-from megaphone.dataflow.operators.probe import Probe
+from megaphone.workloads.sink import Summing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from megaphone.dataflow.worker import Worker
 
 
-class QuerySink(Probe):
+class QuerySink(Summing):
     """A probe that counts what passes and checks it by a sum that depends on the rows alone.
 
     Args:
@@ -30,12 +30,10 @@ class QuerySink(Probe):
         super().__init__(stream, name)
         self._keep = keep
         self._parts: list[dict[str, Any]] = []
-        self._sum = ffi.new("uint64_t[2]")
 
     def setup(self, worker: Worker) -> None:
-        """Remember the slot."""
+        """Make room for the message that is being copied."""
         super().setup(worker)
-        self._slot_worker = worker
         self._ports = ffi.new("uint32_t[1]", [self.port.location])
         self._cell = ffi.new("mp_cell *")
 
@@ -57,16 +55,6 @@ class QuerySink(Probe):
             lib.mp_nexmark_add(slot, schema.c, cell, self._sum)
             self._parts.append(Batch(worker, schema, cell).own())
         worker.check(lib.mp_publish(slot))
-
-    @property
-    def records(self) -> int:
-        """Rows that have passed on this worker."""
-        return int(self._sum[0])
-
-    @property
-    def checksum(self) -> int:
-        """Their sum, modulo 2**64; those of all workers add up."""
-        return int(self._sum[1])
 
     def rows(self) -> dict[str, Any]:
         """Return the columns of the rows that were kept, in the order of arrival."""

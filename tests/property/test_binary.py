@@ -174,6 +174,13 @@ def test_a_time_is_not_applied_before_what_comes_back_to_either_side_through_a_l
     assert Counter(shown for log in logs for shown in log) == expected
 
 
+@pytest.mark.parametrize("back_to", [0, 1])
+def test_an_activation_that_has_all_times_stops_where_its_output_may_come_back(back_to: int) -> None:
+    law = test_a_time_is_not_applied_before_what_comes_back_to_either_side_through_a_loop
+    # All is there before the first step: only the loop is a reason not to apply all of it at once.
+    law.hypothesis.inner_test([(0, 0, 1, 3)] * 6, 1, 1, back_to, 0)
+
+
 # -- distribute ------------------------------------------------------------------------------------------------------
 
 

@@ -50,7 +50,11 @@ static void *hop(void *argument) {
     hopper *h = argument;
     for (uint32_t turn = 0; turn < HOP_TURNS; turn++)
         if (!hop_turn(h) && chance_below(&h->luck, 8) == 0) mp_park(h->s, 0, PARK_NS);
-    for (uint32_t turn = 0; !hop_end(h); turn++) {
+    /* Only when nobody makes more do the counts mean anything: all that was made before may be gone for a moment. */
+    atomic_fetch_add(&finished, 1);
+    for (uint32_t turn = 0;; turn++) {
+        int last = atomic_load(&finished) == memory.slots;
+        if (hop_end(h) && last) break;
         REQUIRE(turn < END_TURNS_MAX, "%" PRId64 " batches and blocks do not come to rest", atomic_load(&hops_alive));
         mp_park(h->s, 0, PARK_NS / 10);
     }

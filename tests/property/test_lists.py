@@ -14,7 +14,7 @@ from megaphone.dataflow.hashing import bins_of, hash_keys
 from megaphone.errors import SharedMemoryError
 from megaphone.state.access import Keys, StoreAccess
 from megaphone.state.stores import Pickled, Rows, Store
-from tests.unit.state.memory import SlotMemory, without_memory
+from tests.unit.state.memory import SlotMemory
 
 ID_COUNT = 900
 BIN_SHIFT = 2
@@ -42,6 +42,12 @@ def columns_of(numbers: list[int]) -> dict[str, Any]:
 
 def rows_of(columns: dict[str, Any]) -> list[Row]:
     return list(zip(*(columns[name].tolist() for name in COLUMNS), strict=True))
+
+
+def lists_of(access: StoreAccess, keys: Keys) -> list[list[Row]]:
+    offsets, columns = access.lists(keys)
+    rows = rows_of(columns)
+    return [rows[int(begin) : int(end)] for begin, end in zip(offsets, offsets[1:], strict=False)]
 
 
 class BinsMachine(RuleBasedStateMachine):
@@ -160,9 +166,7 @@ class ListMachine(BinsMachine):
     def look(self, ids: list[int]) -> None:
         for access, part in self.by_owner(ids):
             keys = self.keys_of(part)
-            offsets, columns = access.lists(keys)
-            rows = rows_of(columns)
-            found = [rows[int(begin) : int(end)] for begin, end in zip(offsets, offsets[1:], strict=False)]
+            found = lists_of(access, keys)
             assert found == [self.model_rows(i) for i in part]
             assert access.counts(keys).tolist() == [len(rows) for rows in found]
             there, first = access.first(keys, ["name", "n"])
@@ -176,7 +180,7 @@ class ListMachine(BinsMachine):
         """What was appended before memory ran out stays, whole and in order; the rest left no trace."""
         for access, part in self.by_owner(ids):
             numbers, before = self.fresh(len(part)), access.total()
-            with without_memory(self.memory.slots[access is self.accesses[1]], spare):
+            with self.memory.without(self.accesses.index(access), spare):
                 try:
                     access.append(self.keys_of(part), columns_of(numbers))
                 except SharedMemoryError:
@@ -189,17 +193,15 @@ class ListMachine(BinsMachine):
         """A list that finds no room leaves the one that was there; those before it are the new ones."""
         for access, part in self.by_owner(list(dict.fromkeys(ids))):
             numbers = self.fresh(length * len(part))
-            with without_memory(self.memory.slots[access is self.accesses[1]], spare):
+            with self.memory.without(self.accesses.index(access), spare):
                 try:
                     access.replace(self.keys_of(part), np.arange(len(part) + 1) * length, columns_of(numbers))
                 except SharedMemoryError:
-                    counts = access.counts(self.keys_of(part)).tolist()
-                    new = [
-                        count == length and len(self.model.get(i, [])) != length
-                        for i, count in zip(part, counts, strict=True)
-                    ]
-                    done = len(part) if all(new) else new.index(False)
-                    assert counts[done:] == [len(self.model.get(i, [])) for i in part[done:]]
+                    # By content: a list that stays may have the length of the one that finds no room.
+                    found = lists_of(access, self.keys_of(part))
+                    wanted = [[row_of(n) for n in numbers[at * length : (at + 1) * length]] for at in range(len(part))]
+                    done = next(at for at, found_rows in enumerate(found) if found_rows != wanted[at])
+                    assert found[done:] == [self.model_rows(i) for i in part[done:]]
                 else:
                     done = len(part)
             for at, i in enumerate(part[:done]):
@@ -299,7 +301,7 @@ class ObjectMachine(BinsMachine):
     def put_without_memory(self, ids: list[int], size: int, spare: int) -> None:
         for access, part in self.by_owner(list(dict.fromkeys(ids))):
             objects = [("filler", i, self.fresh(1), "x" * size) for i in part]
-            with without_memory(self.memory.slots[access is self.accesses[1]], spare):
+            with self.memory.without(self.accesses.index(access), spare):
                 try:
                     access.put(self.keys_of(part), objects)
                 except SharedMemoryError:

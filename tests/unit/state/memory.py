@@ -24,7 +24,8 @@ class SlotMemory:
 
     def __init__(self, slots: int = 2, memory_mib: int = 64, bin_shift: int = 2) -> None:
         limits = ffi.new("mp_limits *")
-        limits.slots, limits.ring_cells, limits.locations, limits.paths, limits.keyed = slots, 64, 1, 1, 1
+        # One slot more holds what others shall not find: see without().
+        limits.slots, limits.ring_cells, limits.locations, limits.paths, limits.keyed = slots + 1, 64, 1, 1, 1
         limits.data_bytes, limits.chunk_bytes, limits.slab_bytes = memory_mib * MIB, MIB, MIB // 16
         limits.bin_shift[0] = bin_shift
         self.bin_shift = bin_shift
@@ -35,8 +36,9 @@ class SlotMemory:
             lib.mp_slot_attach(
                 self._control.pointer, self._data.pointer, self._data.view_pointer, index, self._data.fd, -1
             )
-            for index in range(slots)
+            for index in range(slots + 1)
         ]
+        self._holder = self.slots.pop()
 
     def access(self, store: Store, hash_name: str, **more: Any) -> list[StoreAccess]:
         """Return one access per slot; the first slot owns all bins."""
@@ -56,27 +58,39 @@ class SlotMemory:
             for index in range(len(self.slots))
         )
 
+    @contextmanager
+    def without(self, slot: int, spare: int = 0) -> Iterator[None]:
+        """Let a slot find no block but ``spare`` of some hundred bytes while this lasts.
+
+        The pool is held by a slot of its own, which gives all of it back: what the slot itself takes from the pool
+        would stay its own wherever something of it lives on, and the next slot would find nothing.
+        """
+        lib.mp_block_free(self.slots[slot], lib.mp_block_alloc(self.slots[slot], 64))  # one chunk for what is spared
+        held, hogs = self._hogged(self._holder, MIB // 2), self._hogged(self.slots[slot], MIB // 2)
+        small = [block for block in hogs if 256 <= lib.mp_block_bytes(self.slots[slot], block) <= 1024]
+        for block in small[: 2 * spare : 2]:
+            hogs.remove(block)
+            lib.mp_block_free(self.slots[slot], block)
+        try:
+            yield
+        finally:
+            for carver, blocks in ((self.slots[slot], hogs), (self._holder, held)):
+                for block in blocks:
+                    lib.mp_block_free(carver, block)
+                lib.mp_block_trim(carver)
+
+    @staticmethod
+    def _hogged(slot: Any, size_bytes: int) -> list[int]:
+        """Return blocks of a slot that leave it none of 64 bytes or more."""
+        hogs = []
+        while size_bytes >= 64:
+            while block := int(lib.mp_block_alloc(slot, size_bytes)):
+                hogs.append(block)
+            size_bytes //= 2
+        return hogs
+
     def close(self) -> None:
-        for slot in self.slots:
+        for slot in (*self.slots, self._holder):
             lib.mp_slot_detach(slot)
         self._control.close()
         self._data.close()
-
-
-@contextmanager
-def without_memory(slot: Any, spare: int = 0) -> Iterator[None]:
-    """Let a slot find no block but ``spare`` of some hundred bytes while this lasts."""
-    hogs, size_bytes = [], MIB // 2
-    while size_bytes >= 64:
-        while block := int(lib.mp_block_alloc(slot, size_bytes)):
-            hogs.append(block)
-        size_bytes //= 2
-    small = [block for block in hogs if 256 <= lib.mp_block_bytes(slot, block) <= 1024]
-    for block in small[: 2 * spare : 2]:
-        hogs.remove(block)
-        lib.mp_block_free(slot, block)
-    try:
-        yield
-    finally:
-        for block in hogs:
-            lib.mp_block_free(slot, block)

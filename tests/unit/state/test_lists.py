@@ -17,7 +17,7 @@ from megaphone.dataflow.hashing import bins_of, hash_keys
 from megaphone.errors import InternalError, SharedMemoryError, UsageError
 from megaphone.state.access import NO_ROW, StoreAccess
 from megaphone.state.stores import DenseArray, HashTable, Pickled, Rows, about_store, store_layout
-from tests.unit.state.memory import SlotMemory, without_memory
+from tests.unit.state.memory import SlotMemory
 
 COLUMNS = {"n": "u8", "flag": "u1"}
 
@@ -279,7 +279,7 @@ def test_clearing_a_bin_frees_its_pages(memory: SlotMemory) -> None:
 def test_reserving_makes_room_for_rows(memory: SlotMemory) -> None:
     access = memory.access(Rows("u8", COLUMNS, cell_rows=1), "mix")[0]
     access.reserve(1, 1000, 4000)
-    with without_memory(memory.slots[0]):
+    with memory.without(0):
         keys = integers(0, 4000)
         mine = keys[access_bins(keys) == 1][:600]
         for _ in range(6):
@@ -295,7 +295,7 @@ def access_bins(keys: Any) -> Any:
 def test_a_call_that_finds_no_memory_has_done_what_was_before_whole(memory: SlotMemory, spare: int) -> None:
     access = memory.access(Rows("u8", COLUMNS, cell_rows=1), "mix")[0]
     keys = integers(0, 2000)
-    with without_memory(memory.slots[0], spare), pytest.raises(SharedMemoryError, match="raise --memory"):
+    with memory.without(0, spare), pytest.raises(SharedMemoryError, match="raise --memory"):
         access.append(keys, {"n": keys, "flag": 1})
     done = access.total()
     assert access.counts(keys).tolist() == [1] * done + [0] * (2000 - done)

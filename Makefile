@@ -101,7 +101,7 @@ bench: build ## the first marks in turns with a plain numpy ring, and what a han
 	$(PY) -m megaphone.bench.handover
 
 bench-nexmark: build ## the highest rate and the latency of each NEXMark query, plain and flex; half an hour
-	$(PY) -m megaphone.bench.nexmark
+	$(PY) -m megaphone bench run nexmark
 
 bench-against: build ## this tree in turns with another commit: make bench-against REF=HEAD~1
 	$(PY) -m megaphone.bench.against $(or $(REF),HEAD~1)

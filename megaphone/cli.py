@@ -19,6 +19,7 @@ import traceback
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
+from megaphone.bench import flags as bench
 from megaphone.errors import MegaphoneError, UsageError, WorkerError
 from megaphone.workloads import settings as ask
 from megaphone.workloads.flags import build_parser
@@ -84,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str] | None) -> None:
     try:
-        arguments = build_parser().parse_args(argv)
+        arguments = build_parser(bench.add_commands).parse_args(argv)
     except SystemExit:
         # Only --help and --version end so, and they have printed what was asked for.
         return
@@ -208,6 +209,28 @@ def _inspect(arguments: argparse.Namespace) -> None:
     )  # fmt: skip
 
 
+def _bench_list(arguments: argparse.Namespace) -> None:  # noqa: ARG001  all commands have one signature
+    from megaphone.bench.command import listed
+
+    _say(f"{line}\n" for line in listed())
+
+
+def _bench_run(arguments: argparse.Namespace) -> None:
+    from megaphone.bench.command import run
+
+    given = vars(arguments)
+    run(
+        given["names"], given.get("size", "full"), given.get("repeat"), given.get("seed", 0),
+        given.get("output", bench.DEFAULT_OUTPUT), talk=_talk, say=lambda lines: _say(f"{line}\n" for line in lines),
+    )  # fmt: skip
+
+
+def _bench_compare(arguments: argparse.Namespace) -> None:
+    from megaphone.bench.command import compare
+
+    _say(f"{line}\n" for line in compare(arguments.a, arguments.b, vars(arguments).get("least")))
+
+
 _COMMANDS = {
     "inspect": _inspect,
     "word-count": _word_count,
@@ -216,6 +239,9 @@ _COMMANDS = {
     "nexmark generate": _generate,
     "exchange": _exchange,
     "doctor": _doctor,
+    "bench list": _bench_list,
+    "bench run": _bench_run,
+    "bench compare": _bench_compare,
 }
 
 

@@ -14,6 +14,25 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class MemorySample:
+    """What a run occupied at one moment.
+
+    Attributes:
+        time_ns: of the monotonic clock.
+        pss_bytes: of all processes together; None at most moments, because the kernel walks page tables for it.
+        committed_bytes: of the data region: what has memory behind it; never falls.
+        state_bytes: in blocks: stores, queues, lists of times.
+        pinned_bytes: in slabs that a batch, a message or a view still names.
+    """
+
+    time_ns: int
+    pss_bytes: int | None
+    committed_bytes: int
+    state_bytes: int
+    pinned_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """The end of a run, with everything in the order of the workers.
 
@@ -23,6 +42,8 @@ class Result:
             one per worker where it says nothing.
         counters: of each worker, by name, at the end.
         seconds: from the moment when all workers were ready until the dataflow was empty.
+        memory_samples: about four in a second; none where they were not asked for.
+        origin_ns: of the same clock, when the workers' timed part began together; 0 where it has none.
         pss_bytes_max: the peak of what the workers and the caller occupied together, as far as it was sampled; 0
             where it was not asked for.
         committed_bytes: of the data region, at the end; it never shrinks.
@@ -33,6 +54,8 @@ class Result:
     captures: dict[str, Any]
     counters: list[dict[str, int]]
     seconds: float
+    memory_samples: tuple[MemorySample, ...]
+    origin_ns: int
     pss_bytes_max: int
     committed_bytes: int
     region_bytes: int

@@ -37,13 +37,16 @@ from megaphone.dataflow.graph import Graph
 from megaphone.dataflow.host import ENTRY, STOP_FAILED, STOP_OVER
 from megaphone.dataflow.memory import RunMemory
 from megaphone.dataflow.output import LineForwarder
+from megaphone.dataflow.result import MemorySample
 from megaphone.dataflow.signals import DeferredSignals
 from megaphone.dataflow.stuck import StuckWatch
 from megaphone.errors import GraphError, UsageError, WorkerLostError
-from megaphone.shm.counters import read_counters
+from megaphone.shm.counters import COUNTER_INDEX, read_counters
 
 TICK_SECONDS: Final = 0.25
 SAMPLE_SHARE: Final = 1000
+SAMPLES_MAX: Final = 2048
+_ACCOUNTS: Final = (COUNTER_INDEX["block_live_bytes"], COUNTER_INDEX["pinned_bytes"])
 GRACE_SECONDS: Final = 0.3
 """For workers to leave a run that has failed: enough for a step, short enough for an end within a second."""
 EXIT_SECONDS: Final = 2.0
@@ -115,6 +118,7 @@ class Supervisor:
     Attributes:
         children: one per worker.
         seconds: how long the dataflow ran.
+        memory_samples: in the order of time.
         pss_bytes_max: peak of the samples, 0 without any.
     """
 
@@ -130,6 +134,7 @@ class Supervisor:
     ) -> None:
         self.children: list[Child] = []
         self.seconds = 0.0
+        self.memory_samples: list[MemorySample] = []
         self.pss_bytes_max = 0
         self._next_sample = 0.0
         self._program, self._graph, self._memory, self._signals = program, graph, memory, signals
@@ -319,13 +324,26 @@ class Supervisor:
                 _kill(child)
 
     def _sample_memory(self) -> None:
-        started = time.monotonic()
-        if self._measure_memory and started >= self._next_sample:
+        if not self._measure_memory:
+            return
+        started, pss_bytes = time.monotonic(), None
+        if started >= self._next_sample:
             pids = [os.getpid(), *(child.process.pid for child in self.children)]
-            self.pss_bytes_max = max(self.pss_bytes_max, sum(_pss_bytes(pid) for pid in pids))
+            pss_bytes = sum(_pss_bytes(pid) for pid in pids)
+            self.pss_bytes_max = max(self.pss_bytes_max, pss_bytes)
             # The kernel walks page tables for it, on a core that a worker wants: at most a thousandth of the time.
             ended = time.monotonic()
             self._next_sample = ended + max(1.0, SAMPLE_SHARE * (ended - started))
+        if len(self.memory_samples) >= SAMPLES_MAX:
+            # A long run is told with fewer, evenly; each keeps the peak that it had, and the last stays the last.
+            del self.memory_samples[-2::-2]
+        control, slots = self._memory.control, range(len(self.children))
+        self.memory_samples.append(
+            MemorySample(
+                int(started * 1e9), pss_bytes, int(lib.mp_committed_bytes(control)),
+                *(sum(int(lib.mp_counter_read(control, slot, counter)) for slot in slots) for counter in _ACCOUNTS),
+            )
+        )  # fmt: skip
 
     def _stop(self, why: int) -> None:
         self._over = True

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Mapping, Sequence
 
+    from megaphone.dataflow.result import Result
     from megaphone.observe.histogram import Histogram
     from megaphone.observe.ledger import Ledger
     from megaphone.observe.timeline import Timeline
@@ -64,11 +65,26 @@ class Migration:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What the run occupied: all its processes together, and its data region."""
+    """What the run occupied: all its processes together, and its data region.
+
+    ``samples`` has ``[time_ns, pss_bytes, committed_bytes, state_bytes, pinned_bytes]`` of moments of the run, with ns
+    since its start (negative while state was loaded) and None where the PSS was not read.
+    """
 
     pss_bytes_max: int
     committed_bytes: int
     region_bytes: int
+    samples: Sequence[Sequence[int | None]] = ()
+
+    @classmethod
+    def of(cls, result: Result) -> Memory:
+        """Return what a run occupied."""
+        start_ns = result.origin_ns or (result.memory_samples[0].time_ns if result.memory_samples else 0)
+        samples = [
+            [one.time_ns - start_ns, one.pss_bytes, one.committed_bytes, one.state_bytes, one.pinned_bytes]
+            for one in result.memory_samples
+        ]
+        return cls(result.pss_bytes_max, result.committed_bytes, result.region_bytes, samples)
 
 
 @dataclass(frozen=True, slots=True)

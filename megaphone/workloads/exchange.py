@@ -176,7 +176,7 @@ def run(settings: ExchangeSettings) -> Report:
         records=sent,
         seconds=seconds,
         ledger=Ledger.of(result.counters, [p.at_warm_up for p in parts] if all(p.at_warm_up for p in parts) else None),
-        memory=Memory(result.pss_bytes_max, result.committed_bytes, result.region_bytes),
+        memory=Memory.of(result),
         hash="mix",
         checksum_outputs=sum_received,
     )

@@ -159,8 +159,13 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser(
+    add_more: Callable[[argparse._SubParsersAction[Parser]], None] = lambda _: None,
+) -> argparse.ArgumentParser:
     """Return the parser of all commands.
+
+    Args:
+        add_more: adds the commands of the layers above this one.
 
     Its namespaces hold ``command`` (the name), ``flag_of`` (the flag of each name, for messages) and whatever was given
     under the names of the fields of the settings.  Usage errors are raised as UsageError.
@@ -182,6 +187,7 @@ def build_parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=_HELP_OF[name], description=about, epilog=epilog)
         add_flags(command)
         note_flags(command)
+    add_more(commands)
     return parser
 
 

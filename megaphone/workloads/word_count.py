@@ -243,7 +243,7 @@ def measured_report(command: str, settings: MigratingSettings, result: Result, d
         records=sum(part.records for part in parts),
         seconds=seconds,
         ledger=Ledger.of(result.counters, at_warm_up if all(at_warm_up) else None),
-        memory=Memory(result.pss_bytes_max, result.committed_bytes, result.region_bytes),
+        memory=Memory.of(result),
         bin_shift=settings.bin_shift,
         transfer=settings.transfer,
         migration=settings.migration,

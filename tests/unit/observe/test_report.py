@@ -128,7 +128,7 @@ def test_the_json_object_has_the_names_of_the_schema_in_their_order(report: Repo
     assert list(shown) == NAMES
     assert list(shown["latency_ns"]) == ["p50", "p90", "p99", "p999", "max", "samples"]
     assert list(shown["migrations"][0]) == MIGRATION_NAMES
-    assert list(shown["memory"]) == ["pss_bytes_max", "committed_bytes", "region_bytes"]
+    assert list(shown["memory"]) == ["pss_bytes_max", "committed_bytes", "region_bytes", "samples"]
 
 
 def test_the_json_object_has_the_figures_of_the_run(report: Report) -> None:

@@ -1,0 +1,127 @@
+"""What ``megaphone bench list``, ``run`` and ``compare`` do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from megaphone.bench import results, table
+from megaphone.bench.catalog import EXPERIMENTS, chosen
+from megaphone.bench.runner import run_all, todo
+from megaphone.errors import MegaphoneError, UsageError
+from megaphone.observe.files import check_writable
+from megaphone.workloads.progress_line import ProgressLine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from megaphone.bench.experiment import Size
+
+_BAR_COLUMNS: Final = 20
+
+
+class BelowLeastError(MegaphoneError):
+    """A rate is a smaller part of the machine than it may be."""
+
+
+def listed() -> list[str]:
+    """Return a line for each experiment: its name, how long it takes, what it shows, and what it follows."""
+    rows = []
+    for one in EXPERIMENTS.values():
+        seconds = one.repeat["full"] * sum(point.seconds for point in one.points("full"))
+        rows.append([one.name, f"{_length(seconds)}", f"{one.shows} ({one.after})"])
+    return table.aligned(["name", "full", "what it shows"], rows, left=3)
+
+
+def run(
+    names: Sequence[str], size: Size, repeat: int | None, seed: int, folder: Path,
+    *, talk: Callable[[str], None], say: Callable[[Sequence[str]], None],
+) -> None:  # fmt: skip
+    """Run experiments, with a line of progress, and print the table of each.
+
+    Args:
+        names: of experiments.
+        size: of all of them.
+        repeat: rounds; None: as each experiment says.
+        seed: of the first round.
+        folder: of the results; made if need be.
+        talk: prints a line for people.
+        say: prints lines of the output.
+
+    Raises:
+        UsageError: a name is none, or the folder holds a result of something else.
+        MegaphoneError: runs failed; all others are in the results.
+    """
+    if repeat is not None and repeat < 1:
+        message = f"--repeat: {repeat} rounds measure nothing: give 1 or more"
+        raise UsageError(message)
+    experiments = chosen(names)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        message = f"--output {folder}: cannot be made ({error.strerror}): give a folder that can"
+        raise UsageError(message) from None
+    todos = [todo(one, size, repeat, folder, seed) for one in experiments]
+    for one in todos:
+        check_writable(one.path)
+        for point in one.left_out:
+            talk(f"megaphone: {one.experiment.name} {point.name}: left out, it needs {point.memory_bytes / 1e9:.1f} GB")
+    total = sum(one.seconds for one in todos)
+    with ProgressLine(None, "s") as line:
+
+        def tell(done: float, what: str) -> None:
+            full = round(_BAR_COLUMNS * done / total) if total else _BAR_COLUMNS
+            bar = "#" * full + "." * (_BAR_COLUMNS - full)
+            line.update(int(done), f"[{bar}] about {_length(total - done)} left  {what}")
+
+        failed = run_all(todos, seed, tell)
+    for one in todos:
+        if one.result.rows:
+            heading = f"{one.experiment.name}: {one.experiment.shows} ({one.path})"
+            say([heading, *table.lines_of(one.experiment, one.result), ""])
+    if failed:
+        for told in failed:
+            talk(f"megaphone: {told}")
+        message = f"{len(failed)} runs failed; the same command tries them again"
+        raise MegaphoneError(message)
+
+
+def compare(a: Path, b: Path, least: float | None) -> Iterator[str]:
+    """Yield the lines that compare two folders of results.
+
+    Args:
+        a: folder that is compared with.
+        b: folder that is compared.
+        least: part of A that a rate of B may be; None: whatever it is.
+
+    Raises:
+        UsageError: a folder has no result, or both have no experiment in common.
+        BelowLeastError: a rate is less than it may be.
+    """
+    before, after = results.read_folder(a), results.read_folder(b)
+    common = [name for name in EXPERIMENTS if name in before and name in after]
+    if not common:
+        message = f"{a} and {b} have no experiment in common: {', '.join(before)} and {', '.join(after)}"
+        raise UsageError(message)
+    below = []
+    for name in common:
+        experiment = EXPERIMENTS[name]
+        heads = (before[name].head, after[name].head)
+        yield f"{name}: A is {heads[0]['commit']} ({heads[0]['size']}), B is {heads[1]['commit']} ({heads[1]['size']})"
+        yield from table.lines_compared(experiment, before[name], after[name])
+        yield ""
+        for parameters, figure, found in table.compared(experiment, before[name], after[name]):
+            if least is not None and figure in experiment.beside and table.is_rate(figure) and found.middle < least:
+                below.append(f"{name} {' '.join(map(str, parameters.values()))}: {figure} {found.middle:.3f}")
+    if below:
+        message = f"below {least:g} of A, as a share of the yardstick: {'; '.join(below)}"
+        raise BelowLeastError(message)
+
+
+def _length(seconds: float) -> str:
+    """Return a length of time for people.
+
+    >>> _length(200)
+    '3 min'
+    """
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{max(seconds, 0):.0f} s"

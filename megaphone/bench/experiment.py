@@ -1,0 +1,98 @@
+"""What an experiment is: points to measure, each in a process of its own, and the figures that matter of each report.
+
+    Experiment --points(size)--> Point --python -m MODULE FLAGS--> report (JSON) --figures--> row of the result
+
+An experiment says what to run and what to read; it runs nothing itself.  All rates are per second over all workers, in
+millions, and all times in ms unless a name says otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+Size = Literal["smoke", "full"]
+SIZES: Final[tuple[Size, ...]] = ("smoke", "full")
+Value = str | int | float
+Report = Mapping[str, Any]
+
+START_SECONDS: Final = 1.5
+"""What a run takes beyond its own length: a fresh interpreter, regions, workers."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One thing to measure: a line of a table, a mark in a chart.
+
+    Attributes:
+        parameters: what tells it from the other points of its experiment, by name.
+        module: what ``python -m`` runs; it takes ``--report PATH`` and ``--seed N``.
+        flags: what follows.
+        seconds: about how long a run takes; for the time left.
+        memory_bytes: what it needs; a machine with less leaves it out, and says so.
+        paced: whether it offers a rate, so that the rate says nothing about the machine.
+    """
+
+    parameters: Mapping[str, Value]
+    module: str
+    flags: tuple[str, ...]
+    seconds: float = START_SECONDS
+    memory_bytes: int = 0
+    paced: bool = False
+
+    @property
+    def name(self) -> str:
+        """The parameters in one line, which names the point in its experiment."""
+        return " ".join(f"{name}={value}" for name, value in self.parameters.items())
+
+
+@dataclass(frozen=True)
+class Column:
+    """A figure of the table that people see.
+
+    Attributes:
+        figure: its name in the result.
+        title: of the column, with the unit.
+        digits: after the point.
+    """
+
+    figure: str
+    title: str
+    digits: int = 2
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One experiment.
+
+    Attributes:
+        name: on the command line.
+        shows: in one line.
+        after: figures or tables of the paper that it repeats, or what else it follows.
+        points: of a size, in the order in which they run.
+        figures: of a report, by name: numbers, or None where there is none.
+        columns: of the table.
+        series: of a report, by name: lists of rows, which only charts use.
+        beside: by figure, the yardstick that it is put beside; a rate as a share of it.
+        repeat: rounds at each size, unless it is told otherwise.
+    """
+
+    name: str
+    shows: str
+    after: str
+    points: Callable[[Size], Sequence[Point]]
+    figures: Callable[[Report], Mapping[str, float | None]]
+    columns: Sequence[Column]
+    series: Callable[[Report], Mapping[str, list[list[float]]]] = field(default=lambda _: {})
+    beside: Mapping[str, str] = field(default_factory=dict)
+    repeat: Mapping[Size, int] = field(default_factory=lambda: {"smoke": 1, "full": 3})
+
+
+def million(value: float) -> str:
+    """Return a count as flags take it.
+
+    >>> million(1.5)
+    '1500000'
+    """
+    return str(int(value * 1e6))

@@ -1,0 +1,39 @@
+"""The yardstick as an experiment of its own: what this machine gives a C loop."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from megaphone.bench.experiment import Column, Experiment, Point, Size
+
+if TYPE_CHECKING:
+    from megaphone.bench.experiment import Report
+
+_SECONDS: Final[dict[Size, float]] = {"smoke": 0.02, "full": 0.5}
+_FIGURES: Final = 16
+
+
+def _points(size: Size) -> list[Point]:
+    seconds = _SECONDS[size]
+    flags = ("--seconds", f"{seconds:g}")
+    return [Point({"what": "machine"}, "megaphone.bench.yardstick", flags, 2 + _FIGURES * seconds)]
+
+
+def _figures(report: Report) -> dict[str, float | None]:
+    return dict(report["figures"])
+
+
+MACHINE: Final = Experiment(
+    name="machine",
+    shows="what the machine gives a C loop: copies, increments, a ring, a cache line's way, wake-ups, first touch",
+    after="the yardstick that all others stand beside",
+    points=_points,
+    figures=_figures,
+    columns=(
+        Column("copy_256m_gb_s_2", "copy GB/s", 1), Column("increments_8mb_m_s_2", "incr. 8 MB M/s", 0),
+        Column("increments_80mb_m_s_2", "80 MB M/s", 0), Column("increments_80mb_prefetch_m_s_2", "prefetched M/s", 0),
+        Column("ring_m_records_s", "ring M/s", 0), Column("hop_ns", "hop ns", 0),
+        Column("futex_wake_us_p50", "wake us", 1), Column("first_touch_us_per_page_1", "touch us", 2),
+    ),
+    repeat={"smoke": 1, "full": 5},
+)  # fmt: skip

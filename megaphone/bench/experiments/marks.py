@@ -1,0 +1,76 @@
+"""The figures that the project promises: closed loops, latency at fixed rates, transport, growth, moving."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from megaphone.bench.experiment import START_SECONDS, Column, Experiment, Point, Size
+from megaphone.bench.experiments.reports import LATENCY, RATE, last_migration, rate_and_latency, word_count
+
+if TYPE_CHECKING:
+    from megaphone.bench.experiment import Report, Value
+
+_SECONDS: Final[dict[Size, float]] = {"smoke": 1.0, "full": 5.0}
+_MIGRATION_SECONDS: Final[dict[Size, float]] = {"smoke": 1.5, "full": 6.0}
+# A smoke run has fewer keys, so that filling the state takes no time; its points keep their names.
+_KEYS_SHARE: Final[dict[Size, int]] = {"smoke": 10, "full": 1}
+_EXCHANGE_RECORDS: Final[dict[Size, int]] = {"smoke": 20_000_000, "full": 300_000_000}
+
+
+def _points(size: Size) -> list[Point]:
+    seconds, share = _SECONDS[size], _KEYS_SHARE[size]
+
+    def count(
+        mark: str, keys: int, backend: str = "vec", rate: int | None = None, *flags: str, long: bool = False
+    ) -> Point:
+        length = _MIGRATION_SECONDS[size] if long else seconds
+        of: dict[str, Value] = {"mark": mark, "backend": backend, "keys": keys, "workers": 2}
+        if "-w" in flags:
+            of["workers"] = int(flags[flags.index("-w") + 1])
+        return word_count(of, length, *flags, backend=backend, domain=keys // share, rate=rate)
+
+    exchange = Point(
+        {"mark": "exchange", "workers": 2}, "megaphone",
+        ("exchange", "--records", str(_EXCHANGE_RECORDS[size])), seconds + START_SECONDS,
+    )  # fmt: skip
+    return [
+        count("closed loop", 10_000_000),
+        count("closed loop", 1_000_000),
+        count("closed loop", 10_000_000, "hashmap"),
+        count("closed loop", 1_000_000, "hashmap"),
+        exchange,
+        count("100 k/s", 1_000_000, "vec", 100_000),
+        count("6 M/s", 1_000_000, "vec", 6_000_000 // share),
+        count("40 M/s", 10_000_000, "vec", 40_000_000 // share),
+        count("6 M/s, 4 workers", 1_000_000, "vec", 6_000_000 // share, "-w", "4"),
+        replace(count("inserting, closed loop", 10_000_000, "hashmap", None, "--no-preload"), paced=True),
+        count("inserting, 5 M/s", 10_000_000, "hashmap", 5_000_000 // share, "--no-preload"),
+        count("hand-over", 10_000_000, "vec", 200_000, "--migration", "sudden", long=True),
+        count("copy", 10_000_000, "vec", 200_000, "--migration", "sudden", "--transfer", "copy", long=True),
+    ]
+
+
+def _figures(report: Report) -> dict[str, float | None]:
+    moved = last_migration(report)
+    took_ms, keys_m = moved.get("migration_ms"), moved.get("moved_m_keys")
+    return {
+        **rate_and_latency(report),
+        **moved,
+        "moved_m_keys_s": keys_m / took_ms * 1e3 if took_ms and keys_m else None,
+    }
+
+
+MARKS: Final = Experiment(
+    name="marks",
+    shows="what the project promises: closed loops, latency at fixed rates, transport, growth, moving",
+    after="the table of targets in docs/figures.md",
+    points=_points,
+    figures=_figures,
+    columns=(
+        RATE, *LATENCY[:3], Column("migration_ms", "moved in ms", 3), Column("moved_m_keys_s", "M keys moved/s", 1),
+        Column("copies_per_record", "copies", 3),
+    ),
+    beside={"rate_m_s": "increments_80mb_prefetch_m_s_2"},
+    repeat={"smoke": 1, "full": 7},
+)  # fmt: skip

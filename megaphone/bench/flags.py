@@ -1,0 +1,60 @@
+"""The flags of ``megaphone bench``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from megaphone.bench.experiment import SIZES
+from megaphone.workloads.flags import Parser, as_number, as_whole, note_flags
+
+if TYPE_CHECKING:
+    import argparse
+
+DEFAULT_OUTPUT: Final = Path("results")
+
+ABOUT: Final = """\
+Measure what this project says of itself: every figure of its documents comes from one of these experiments.
+Runs are processes of their own, in turns, each beside a yardstick of the same minute."""
+_RUN_EPILOG: Final = """\
+Each experiment's result is DIR/NAME.json, written after every run: what was interrupted goes on where it stopped when
+the same command is given again. A result of other code, another machine, size or seed is refused. Measure on a machine
+that does nothing else.
+
+examples:
+  megaphone bench list
+  megaphone bench run machine marks --output results
+  megaphone bench run all --size smoke --output build/smoke
+  megaphone bench compare results build/smoke"""
+_COMPARE_EPILOG: Final = """\
+A rate is compared as a share of the yardstick of its minute. The ratio is the median over all pairs of a run of A and a
+run of B, with the least and the most of them; p is the chance of such ranks if A and B were the same (Mann and
+Whitney's test, exact): below 0.05 the difference counts as proven, else it is noise. Less than four runs of each prove
+nothing."""
+
+
+def add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
+    """Add this layer's commands to those of the program."""
+    bench = commands.add_parser("bench", help="measure, and compare what was measured", description=ABOUT)
+    below = bench.add_subparsers(dest="bench_command", required=True, metavar="COMMAND", title="commands")
+    listing = below.add_parser("list", help="the experiments", description="List the experiments and what they show.")
+    run = below.add_parser("run", help="run experiments", description=ABOUT, epilog=_RUN_EPILOG)
+    run.add_argument("names", nargs="+", metavar="NAME", help="of experiments, or all")
+    run.add_argument("--size", choices=SIZES, help="smoke: seconds, and figures that mean little; full (default full)")
+    run.add_argument("--repeat", type=as_whole, metavar="N", help="rounds (default: as each experiment says)")
+    run.add_argument("--seed", type=as_whole, metavar="N", help="of the first round (default 0)")
+    run.add_argument("--output", type=Path, metavar="DIR", help=f"of the results (default {DEFAULT_OUTPUT})")
+    compare = below.add_parser(
+        "compare", help="what differs between two folders of results",
+        description="Compare two folders of results: ratios with their spread, what is proven and what is noise.",
+        epilog=_COMPARE_EPILOG,
+    )  # fmt: skip
+    compare.add_argument("a", type=Path, metavar="A", help="a folder of results")
+    compare.add_argument("b", type=Path, metavar="B", help="another one")
+    compare.add_argument(
+        "--least", type=as_number, metavar="RATIO",
+        help="fail with exit code 1 where a rate of B, as a share of its yardstick, is below this part of A's",
+    )  # fmt: skip
+    for name, command in (("list", listing), ("run", run), ("compare", compare)):
+        note_flags(command)
+        command.set_defaults(command=f"bench {name}")

@@ -1,0 +1,182 @@
+"""Runs experiments: every point in a fresh process, in turns, beside a yardstick of the same minute.
+
+    for each round: for each point: [yardstick, when the last is older than a minute] -> run -> row -> file
+
+In turns means round by round: a slow minute of the machine slows one run of each point and not all runs of one.  A row
+is written as soon as its run has ended, so that what was measured is never measured again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from megaphone.bench import results
+from megaphone.bench.experiment import START_SECONDS, Experiment, Point, Size
+from megaphone.errors import MegaphoneError
+from megaphone.observe.machine import memory_info
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+YARDSTICK: Final = Point({}, "megaphone.bench.yardstick", ("--quick",), 2 * START_SECONDS)
+YARDSTICK_AGE_SECONDS: Final = 45.0
+"""Taken anew before a run when the last is older; a run that is longer than a minute has one of its beginning."""
+MEMORY_SHARE: Final = 0.8
+_END_SECONDS: Final = 20.0
+_LOOK_SECONDS: Final = 0.5
+
+
+class RunFailedError(MegaphoneError):
+    """A measured command failed; the message has its last line."""
+
+
+@dataclass
+class Todo:
+    """What is still to be run of an experiment.
+
+    Attributes:
+        experiment: which.
+        path: of its result.
+        result: what is there.
+        runs: (round, point) in the order in which they run.
+        left_out: points for which this machine has too little memory.
+    """
+
+    experiment: Experiment
+    path: Path
+    result: results.Result
+    runs: list[tuple[int, Point]]
+    left_out: list[Point]
+
+    @property
+    def seconds(self) -> float:
+        """About how long that takes."""
+        return sum(point.seconds for _, point in self.runs)
+
+
+def todo(experiment: Experiment, size: Size, repeat: int | None, folder: Path, seed: int) -> Todo:
+    """Return what has to be run so that a folder holds an experiment whole.
+
+    Raises:
+        UsageError: the folder holds a result of other code, another machine, size or seed.
+    """
+    rounds = experiment.repeat[size] if repeat is None else repeat
+    command = f"megaphone bench run {experiment.name} --size {size} --repeat {rounds} --seed {seed}"
+    path = folder / f"{experiment.name}.json"
+    result = results.resume(path, results.head_of(experiment.name, size, seed, command))
+    points = list(experiment.points(size))
+    # Some must be left for everything else.
+    room_bytes = MEMORY_SHARE * memory_info().get("MemAvailable", 0)
+    able = [point for point in points if point.memory_bytes <= room_bytes]
+    runs = [(turn, point) for turn in range(rounds) for point in able if not result.has(point.parameters, turn)]
+    return Todo(experiment, path, result, runs, [point for point in points if point not in able])
+
+
+def run_all(todos: Sequence[Todo], seed: int, tell: Callable[[float, str], None]) -> list[str]:
+    """Run what is to be done and write each row as it comes.
+
+    Args:
+        todos: of `todo`.
+        seed: of the first round; each further one has its own.
+        tell: called with the seconds of work that are done and what runs next.
+
+    Returns:
+        One line for each run that failed; they are not in the results, and the next call tries them again.
+    """
+    failed: list[str] = []
+    done = 0.0
+    yardstick: dict[str, Any] = {}
+    taken = -YARDSTICK_AGE_SECONDS
+    for one in todos:
+        for turn, point in one.runs:
+            name = f"{one.experiment.name} {point.name}"
+            tell(done, name)
+
+            def look(passed: float, done: float = done, point: Point = point, name: str = name) -> None:
+                tell(done + min(passed, point.seconds), name)
+
+            if one.experiment.beside and time.monotonic() - taken >= YARDSTICK_AGE_SECONDS:
+                yardstick = run_point(YARDSTICK, seed, look)[0]["figures"]
+                taken = time.monotonic()
+            try:
+                row = measured(one.experiment, point, turn, seed + turn, look)
+            except RunFailedError as error:
+                failed.append(f"{one.experiment.name} {point.name}: {error}")
+            else:
+                row["yardstick"] = {name: yardstick[name] for name in sorted({*one.experiment.beside.values()})}
+                one.result.rows.append(row)
+                one.result.write(one.path)
+            done += point.seconds
+    return failed
+
+
+def measured(
+    experiment: Experiment, point: Point, turn: int, seed: int, look: Callable[[float], None]
+) -> dict[str, Any]:
+    """Run a point once and return its row, without the yardstick."""
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    before = time.monotonic()
+    report, command = run_point(point, seed, look)
+    return {
+        "point": dict(point.parameters),
+        "repeat": turn,
+        "command": command,
+        "started": started,
+        "seconds": round(time.monotonic() - before, 3),
+        "figures": dict(experiment.figures(report)),
+        "series": dict(experiment.series(report)),
+    }
+
+
+def run_point(point: Point, seed: int, look: Callable[[float], None]) -> tuple[dict[str, Any], str]:
+    """Run a point in a process of its own; its report, and the command as a person would type it.
+
+    Args:
+        point: what to run.
+        seed: of all its random numbers.
+        look: called about twice a second with the seconds that it has taken.
+
+    Raises:
+        RunFailedError: the process failed.
+    """
+    with tempfile.TemporaryDirectory(prefix="megaphone-") as folder:
+        path = Path(folder) / "report.json"
+        typed = ["-m", point.module, *point.flags, "--seed", str(seed)]
+        process = subprocess.Popen(
+            [sys.executable, *typed, "--report", os.fspath(path)],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        started = time.monotonic()
+        try:
+            while True:
+                try:
+                    _, told = process.communicate(timeout=_LOOK_SECONDS)
+                    break
+                except subprocess.TimeoutExpired:
+                    look(time.monotonic() - started)
+        except BaseException:
+            # Politely: it has workers and shared memory of its own to end.
+            process.terminate()
+            try:
+                process.wait(_END_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            raise
+        command = shlex.join(["python", *typed])
+        if process.returncode:
+            last = told.strip().splitlines()[-1:] or ["no message"]
+            message = f"exit code {process.returncode}: {last[0]} ({command})"
+            raise RunFailedError(message)
+        report: dict[str, Any] = json.loads(path.read_text())
+        return report, command

@@ -1,0 +1,119 @@
+"""Results as tables for people: of one result, and of two that are compared."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from megaphone.bench.statistics import Ratio, ratio, share
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from megaphone.bench.experiment import Experiment
+    from megaphone.bench.results import Result
+
+Group = tuple[Mapping[str, Any], list[dict[str, Any]]]
+
+
+def grouped(result: Result) -> list[Group]:
+    """Return the rows of each point, in the order in which points first ran."""
+    groups: list[Group] = []
+    for row in result.rows:
+        for parameters, rows in groups:
+            if parameters == row["point"]:
+                rows.append(row)
+                break
+        else:
+            groups.append((row["point"], [row]))
+    return groups
+
+
+def figures(rows: Sequence[Mapping[str, Any]], name: str) -> list[float]:
+    """Return one figure of all rows that have it."""
+    return [row["figures"][name] for row in rows if row["figures"].get(name) is not None]
+
+
+def shares(rows: Sequence[Mapping[str, Any]], name: str, beside: str) -> list[float]:
+    """Return one rate of all rows as a share of the yardstick of their minute."""
+    found = (share(name, row["figures"].get(name), row["yardstick"].get(beside), beside) for row in rows)
+    return [value for value in found if value is not None]
+
+
+def lines_of(experiment: Experiment, result: Result) -> list[str]:
+    """Return the table of one result: medians, and the rate as a share of its yardstick."""
+    groups = grouped(result)
+    names = list(dict.fromkeys(name for parameters, _ in groups for name in parameters))
+    beside_all = experiment.beside.items()
+    rated = [(name, beside) for name, beside in beside_all if any(shares(rows, name, beside) for _, rows in groups)]
+    titles = [*(column.title for column in experiment.columns), *(f"of {beside}" for _, beside in rated)]
+    header = [*names, *titles, "runs"]
+    rows = []
+    for parameters, members in groups:
+        row = [_text(parameters.get(name, "")) for name in names]
+        for column in experiment.columns:
+            values = figures(members, column.figure)
+            row.append(f"{statistics.median(values):,.{column.digits}f}" if values else "-")
+        for name, beside in rated:
+            found = shares(members, name, beside)
+            row.append(f"{statistics.median(found):.3f}" if found else "-")
+        rows.append([*row, str(len(members))])
+    return aligned(header, rows, left=len(names))
+
+
+def compared(experiment: Experiment, a: Result, b: Result) -> Iterator[tuple[Mapping[str, Any], str, Ratio]]:
+    """Yield the point, the figure and the ratio B / A of everything that both results have.
+
+    A rate is compared as a share of its yardstick, so that a machine's slow hour does not count; a paced rate, which is
+    what was asked for, is no figure.
+    """
+    theirs = grouped(b)
+    for parameters, rows in grouped(a):
+        others = next((members for other, members in theirs if other == parameters), [])
+        for column in experiment.columns:
+            beside = experiment.beside.get(column.figure, "")
+            mine, other = shares(rows, column.figure, beside), shares(others, column.figure, beside)
+            if not mine or not other:
+                mine, other = figures(rows, column.figure), figures(others, column.figure)
+            found = ratio(mine, other)
+            if found is not None:
+                yield parameters, column.figure, found
+
+
+def lines_compared(experiment: Experiment, a: Result, b: Result) -> list[str]:
+    """Return the table of a comparison."""
+    rows = [
+        [" ".join(_text(value) for value in parameters.values()), figure, f"{found.middle:.3f}", f"{found.least:.3f}",
+         f"{found.most:.3f}", f"{found.p:.3f}", _verdict(figure, found)]
+        for parameters, figure, found in compared(experiment, a, b)
+    ]  # fmt: skip
+    return aligned(["point", "figure", "B/A", "least", "most", "p", ""], rows, left=2)
+
+
+def is_rate(figure: str) -> bool:
+    """Return whether more of a figure is better."""
+    return figure.endswith("_s")
+
+
+def aligned(header: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> list[str]:
+    """Return lines whose columns stand below each other, the first ``left`` of them flush left."""
+    table = [header, *rows]
+    widths = [max(len(row[column]) for row in table) for column in range(len(header))]
+    return [
+        "  ".join(
+            text.ljust(width) if column < left else text.rjust(width)
+            for column, (text, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in table
+    ]
+
+
+def _text(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _verdict(figure: str, found: Ratio) -> str:
+    if not found.proven:
+        return "noise"
+    return "better" if (found.middle > 1) == is_rate(figure) else "worse"

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from megaphone.bench.experiments.bins import BINS
 from megaphone.bench.experiments.headline import HEADLINE
+from megaphone.bench.experiments.ledger import LEDGER
 from megaphone.bench.experiments.machine import MACHINE
 from megaphone.bench.experiments.marks import MARKS
 from megaphone.bench.experiments.memory import MEMORY
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 EXPERIMENTS: Final[dict[str, Experiment]] = {
     one.name: one
-    for one in (MACHINE, MARKS, BINS, STRATEGIES, TIMELINE, THROUGHPUT, MEMORY, HEADLINE, NEXMARK)
+    for one in (MACHINE, MARKS, BINS, STRATEGIES, TIMELINE, THROUGHPUT, MEMORY, HEADLINE, NEXMARK, LEDGER)
 }
 
 

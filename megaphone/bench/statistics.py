@@ -86,7 +86,7 @@ def share(figure: str, value: float | None, yardstick: float | None, beside: str
     >>> share("rate_m_s", 50.0, 100.0, "increments_8mb_m_s_2")
     0.5
     """
-    for unit in ("_m_s", "_gb_s"):
-        if figure.endswith(unit) and unit in beside and value is not None and yardstick:
+    for unit, others in (("_m_s", ("_m_s", "_m_records_s")), ("_gb_s", ("_gb_s",))):
+        if figure.endswith(unit) and any(other in beside for other in others) and value is not None and yardstick:
             return value / yardstick
     return None

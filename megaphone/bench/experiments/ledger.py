@@ -26,7 +26,8 @@ def _points(size: Size) -> list[Point]:
         count = records // (8 if batch < 4096 else 1) // max(1, columns // 2)
         return Point(
             {"way": way, "batch": batch, "columns": columns, "workers": workers}, "megaphone.bench.ways",
-            ("--way", way, "--records", str(count), "--batch", str(batch), "--columns", str(columns), "-w", str(workers)),
+            ("--way", way, "--records", str(count), "--batch", str(batch), "--columns", str(columns),
+             "-w", str(workers)),
             START_SECONDS + count / _RATE,
         )  # fmt: skip
 

@@ -1,6 +1,6 @@
 """What this machine gives at this minute, without the engine: plain C loops over shared memory, by one process or two.
 
-    python -m megaphone.bench.yardstick                                     # a table, in about 6 s
+    python -m megaphone.bench.yardstick                                     # a table, in about 5 s
     python -m megaphone.bench.yardstick --quick --report yardstick.json     # what stands beside an experiment
 
 A figure of the engine means something only beside one of these, taken in the same minute: a shared machine gives half
@@ -18,33 +18,25 @@ leaves in memory must agree with what it counted; otherwise there is no figure, 
 from __future__ import annotations
 
 import argparse
-import errno
 import json
 import math
-import mmap
-import os
-import signal
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final, NoReturn
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from megaphone._core import ffi, lib
-from megaphone.errors import InternalError, MegaphoneError, SharedMemoryError, UsageError
+from megaphone.bench.yardstick_run import Loop, Run, refuse_wrong, run_loop, shared_memory, task_of
+from megaphone.errors import MegaphoneError, UsageError
 from megaphone.observe.files import check_writable, write_whole
 from megaphone.observe.machine import describe_machine
-from megaphone.shm.limits import MIB, format_size, memory_available_bytes
+from megaphone.shm.limits import MIB
 
 SECONDS: Final = 0.25
-"""Length of one loop unless told otherwise: the whole then takes about 6 s."""
-PATIENCE_SECONDS = 5.0
-"""A process that lets the other wait for longer is ended."""
+"""Length of one loop unless told otherwise: the whole then takes about 5 s."""
+QUICK_SECONDS: Final = 0.2
+"""The same for what stands beside an experiment: about 2 s."""
 MASK: Final = 2**64 - 1
 
 NAMES: Final[dict[str, tuple[str, str]]] = {
@@ -60,7 +52,7 @@ NAMES: Final[dict[str, tuple[str, str]]] = {
     "increments_80mb_prefetch_m_s_2": ("M/s", "the same by 2 processes, 80 MB each, together"),
     "ring_m_records_s": ("M/s", "records of 16 bytes written by one process, summed by the other"),
     "hop_ns": ("ns", "a cache line one way between 2 processes, median"),
-    "futex_wake_us_p50": ("us", "from a wake-up until the sleeper runs, median"),
+    "futex_wake_us_p50": ("us", "from a wake-up until the sleeper on another core runs, median"),
     "futex_wake_us_p99": ("us", "the same, 99th percentile"),
     "first_touch_us_per_page_1": ("us", "first touch of a page of shared memory, 1 process"),
     "first_touch_us_per_page_2": ("us", "the same in each of 2 processes that do so at once"),
@@ -81,23 +73,6 @@ QUICK: Final[dict[str, tuple[str, str]]] = {
 """What accompanies an experiment."""
 
 
-@dataclass(frozen=True)
-class Loop:
-    """One loop to run; several figures may come from one.
-
-    Attributes:
-        kind: of the loop, as in ``yardstick.h``.
-        processes: that take part.
-        part_bytes: of shared memory for each.
-        is_prefetched: increments with a rolling window of prefetches.
-    """
-
-    kind: int
-    processes: int
-    part_bytes: int
-    is_prefetched: bool = False
-
-
 _PART_BYTES_LEAST: Final = 1 * MIB
 LOOPS: Final[dict[str, Loop]] = {
     **{f"copy_1m_gb_s_{n}": Loop(lib.MP_YARD_COPY, n, MIB) for n in (1, 2)},
@@ -111,37 +86,6 @@ LOOPS: Final[dict[str, Loop]] = {
     "futex_wake_us_p99": Loop(lib.MP_YARD_WAKE, 2, _PART_BYTES_LEAST),
     **{f"first_touch_us_per_page_{n}": Loop(lib.MP_YARD_TOUCH, n, 256 * MIB) for n in (1, 2)},
 }
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What one process left of a loop; the fields are those of ``mp_yard_outcome``."""
-
-    start_ns: int
-    end_ns: int
-    count: int
-    sums: tuple[int, int]
-    bytes: int
-
-
-@dataclass(frozen=True)
-class Run:
-    """A loop that has run: its processes' outcomes, and the samples of those that take some, uint32[n] in ns."""
-
-    loop: Loop
-    outcomes: tuple[Outcome, ...]
-    samples: npt.NDArray[np.uint32]
-
-    @property
-    def count(self) -> int:
-        """Return what all processes did together."""
-        return sum(outcome.count for outcome in self.outcomes)
-
-    @property
-    def elapsed_ns(self) -> int:
-        """Return the time from the first start to the last end."""
-        ends = max(outcome.end_ns for outcome in self.outcomes)
-        return max(1, ends - min(outcome.start_ns for outcome in self.outcomes))
 
 
 def measure(names: Sequence[str], seconds: float) -> dict[str, float]:
@@ -179,11 +123,11 @@ def _measure(names: Sequence[str], seconds: float) -> tuple[dict[str, float], di
         return {}, {}
     figures: dict[str, float] = {}
     checks: dict[str, int] = {}
-    memory = _shared_memory(max(int(lib.mp_yard_area_bytes(_task(loop, seconds))) for loop in wanted))
+    memory = shared_memory(max(int(lib.mp_yard_area_bytes(task_of(loop, seconds))) for loop in wanted))
     area = ffi.from_buffer(memory, require_writable=True)
     try:
         for loop, loop_names in wanted.items():
-            run = _run(area, loop, seconds, loop_names[0])
+            run = run_loop(area, loop, seconds, loop_names[0])
             check = _check(run, loop_names[0])
             for name in loop_names:
                 figures[name] = _figure(run, name)
@@ -192,160 +136,6 @@ def _measure(names: Sequence[str], seconds: float) -> tuple[dict[str, float], di
         ffi.release(area)
         memory.close()
     return figures, checks
-
-
-def _task(loop: Loop, seconds: float) -> Any:
-    """Return a loop as the C core takes it."""
-    return ffi.new(
-        "mp_yard_task *",
-        {
-            "kind": loop.kind,
-            "processes": loop.processes,
-            "is_prefetched": loop.is_prefetched,
-            "part_bytes": loop.part_bytes,
-            "duration_ns": max(1, min(int(seconds * 1e9), 2**62)),
-            "patience_ns": int(PATIENCE_SECONDS * 1e9),
-        },
-    )
-
-
-def _shared_memory(size_bytes: int) -> mmap.mmap:
-    """Map shared memory without a name: the kernel keeps it as it keeps /dev/shm, and it ends with its processes.
-
-    Not a segment in /dev/shm, because that may be as small as 64 MB.
-    """
-    available = memory_available_bytes()
-    if size_bytes > available:
-        message = (
-            f"the yardstick needs {format_size(size_bytes)} and the machine has {format_size(available)} left: "
-            "leave the figures over 256 MB out with --only"
-        )
-        raise SharedMemoryError(message)
-    try:
-        return mmap.mmap(-1, size_bytes)
-    except OSError as error:
-        message = f"{format_size(size_bytes)} of shared memory cannot be mapped: {error.strerror}"
-        raise SharedMemoryError(message) from error
-
-
-# ---- one run -----------------------------------------------------------------------------------------------------
-
-
-def _run(area: Any, loop: Loop, seconds: float, name: str) -> Run:
-    """Run a loop with as many processes as it says; nothing of it is left when this returns or raises."""
-    task = _task(loop, seconds)
-    lib.mp_yard_clear(area)
-    rc = 0
-    if loop.processes == 1:
-        rc = lib.mp_yard_work(area, task, 0)
-    else:
-        pid = _start(area, task)
-        is_patient = False
-        try:
-            with _apart(pid):
-                rc = lib.mp_yard_work(area, task, pid)
-            # A child that kept this process waiting has had its time; one that failed is about to end.
-            is_patient = rc != -errno.ETIMEDOUT
-        finally:
-            code = _reap(pid, PATIENCE_SECONDS if is_patient else 0.0)
-        child = lib.mp_yard_outcome_of(area, 1)
-        _refuse_failed_child(name, rc, code, child.rc)
-    if rc == -errno.EBADMSG:
-        _refuse_wrong(name, "what arrived is not what was sent")
-    if rc:
-        message = f"{name}: {os.strerror(-rc)}"
-        raise MegaphoneError(message)
-    outcomes = [lib.mp_yard_outcome_of(area, process) for process in range(loop.processes)]
-    taken = min(max(int(outcome.samples) for outcome in outcomes), lib.MP_YARD_SAMPLES)
-    samples = np.frombuffer(ffi.buffer(lib.mp_yard_samples(area), 4 * taken), np.uint32).copy() if taken else _NONE
-    return Run(loop, tuple(map(_outcome, outcomes)), samples)
-
-
-_NONE: Final = np.empty(0, np.uint32)
-
-
-def _start(area: Any, task: Any) -> int:
-    """Fork the second process, in C: it never runs Python, so that the threads of numpy do not matter."""
-    pid = int(lib.mp_yard_start(area, task))
-    if pid < 0:
-        message = f"no second process can be started: {os.strerror(-pid)}"
-        raise MegaphoneError(message)
-    return pid
-
-
-@contextmanager
-def _apart(pid: int) -> Iterator[None]:
-    """Keep this thread and a child on different cores meanwhile, where there are two.
-
-    Otherwise the kernel may leave both on one for the length of a loop: a hop then takes microseconds, and a ring whose
-    slabs never leave that core's cache looks twice as fast.
-    """
-    usable = os.sched_getaffinity(0)
-    here = lib.mp_yard_processor()
-    others = usable - _siblings(here) or usable - {here}
-    if here not in usable or not others:
-        yield
-        return
-    # A child that has ended already is found out by whoever waits for it.
-    with suppress(ProcessLookupError):
-        os.sched_setaffinity(pid, others)
-    os.sched_setaffinity(0, {here})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, usable)
-
-
-def _siblings(processor: int) -> set[int]:
-    """Return the hardware threads of a processor's core, itself included."""
-    path = Path(f"/sys/devices/system/cpu/cpu{processor}/topology/thread_siblings_list")
-    try:
-        ranges = [part.partition("-") for part in path.read_text().strip().split(",")]
-        return {n for first, _, last in ranges for n in range(int(first), int(last or first) + 1)} | {processor}
-    except (OSError, ValueError):
-        return {processor}
-
-
-def _reap(pid: int, patience_seconds: float) -> int | None:
-    """Wait for a child to end and return its exit code, negative for a signal; None if it had to be killed."""
-    deadline = time.monotonic() + patience_seconds
-    while True:
-        ended, status = os.waitpid(pid, os.WNOHANG)
-        if ended:
-            return os.waitstatus_to_exitcode(status)
-        if time.monotonic() >= deadline:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-            return None
-        time.sleep(0.0005)
-
-
-def _refuse_failed_child(name: str, rc: int, code: int | None, child_rc: int) -> None:
-    """Raise what tells best why two processes did not both come to their end."""
-    if code is None:
-        message = f"{name}: the second process hung for more than {PATIENCE_SECONDS:g} s and was ended: measure again"
-        raise MegaphoneError(message)
-    if code < 0:
-        message = f"{name}: the second process was ended by {signal.Signals(-code).name}: measure again"
-        raise MegaphoneError(message)
-    if child_rc == -errno.EBADMSG:
-        _refuse_wrong(name, "what arrived is not what was sent")
-    if code or child_rc:
-        message = f"{name}: the second process failed: {os.strerror(-child_rc) if child_rc else f'exit code {code}'}"
-        raise MegaphoneError(message)
-    if rc == -errno.ECHILD:
-        _refuse_wrong(name, "the second process ended too early")
-
-
-def _refuse_wrong(name: str, what: str) -> NoReturn:
-    """Raise the error about a loop that did something else than it should."""
-    message = f"{name}: a loop of the yardstick is wrong: {what}"
-    raise InternalError(message)
-
-
-def _outcome(c: Any) -> Outcome:
-    """Return an outcome of the C core as plain numbers."""
-    return Outcome(int(c.start_ns), int(c.end_ns), int(c.count), (int(c.sums[0]), int(c.sums[1])), int(c.bytes))
 
 
 # ---- what a run must have left, and its figures ------------------------------------------------------------------
@@ -360,10 +150,10 @@ def _check(run: Run, name: str) -> int:
     pairs = _CHECKS[run.loop.kind](run)
     for what, found, expected in pairs:
         if found != expected & MASK:
-            _refuse_wrong(name, f"{what} {found}, expected {expected & MASK}")
+            refuse_wrong(name, f"{what} {found}, expected {expected & MASK}")
     for process, outcome in enumerate(run.outcomes):
         if outcome.count == 0 or outcome.end_ns < outcome.start_ns:
-            _refuse_wrong(name, f"process {process} counted {outcome.count} in {outcome.end_ns - outcome.start_ns} ns")
+            refuse_wrong(name, f"process {process} counted {outcome.count} in {outcome.end_ns - outcome.start_ns} ns")
     return sum(found for _, found, _ in pairs) & MASK
 
 
@@ -440,7 +230,8 @@ def _check_touch(run: Run) -> Pairs:
     pairs = []
     for outcome in run.outcomes:
         pairs.append(("numbers of the pages:", outcome.sums[0], triangle(outcome.count)))
-        pairs.append((f"{outcome.bytes} faults for {outcome.count} pages:", int(outcome.bytes * 512 >= outcome.count), 1))
+        is_fresh = outcome.bytes * 512 >= outcome.count
+        pairs.append((f"{outcome.bytes} faults for {outcome.count} pages, enough of them:", int(is_fresh), 1))
     return pairs
 
 
@@ -464,7 +255,7 @@ def _figure(run: Run, name: str) -> float:
     if kind == lib.MP_YARD_RING:
         return run.outcomes[0].count / run.elapsed_ns * 1e3
     if kind == lib.MP_YARD_HOP:
-        return float(np.median(run.samples)) / (2 * lib.MP_YARD_HOP_TRIPS)
+        return float(np.median(run.samples)) / (2 * int(lib.MP_YARD_HOP_TRIPS))
     if kind == lib.MP_YARD_WAKE:
         return float(np.percentile(run.samples, 99 if name.endswith("p99") else 50)) / 1e3
     # Of each process for itself: that another does the same at once shows in its own time.
@@ -483,11 +274,13 @@ def report_of(names: Sequence[str], seconds: float) -> dict[str, Any]:
 def main() -> int:
     """Measure and print a table, or write the JSON object to a file."""
     parser = argparse.ArgumentParser(prog="yardstick", description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=SECONDS, help=f"length of each loop (default {SECONDS})")
+    parser.add_argument("--seconds", type=float, help=f"length of a loop (default {SECONDS}, quick {QUICK_SECONDS})")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--only", metavar="NAME[,NAME...]", help=f"these figures alone: {', '.join(NAMES)}")
     which.add_argument("--quick", action="store_true", help=f"what stands beside an experiment: {', '.join(QUICK)}")
-    parser.add_argument("--report", metavar="PATH", help="write one JSON object to PATH (- is standard output), no table")
+    parser.add_argument(
+        "--report", metavar="PATH", help="one JSON object to PATH instead of the table; - is standard output"
+    )
     arguments = parser.parse_args()
     names = list(QUICK if arguments.quick else NAMES)
     if arguments.only is not None:
@@ -495,7 +288,8 @@ def main() -> int:
     try:
         if arguments.report not in (None, "-"):
             check_writable(arguments.report)
-        report = report_of(names, arguments.seconds)
+        seconds = arguments.seconds if arguments.seconds is not None else QUICK_SECONDS if arguments.quick else SECONDS
+        report = report_of(names, seconds)
         if arguments.report is None:
             sys.stdout.write("\n".join(_lines(report)) + "\n")
         elif arguments.report == "-":
@@ -515,8 +309,12 @@ def _lines(report: dict[str, Any]) -> list[str]:
     machine = report["machine"]
     rows = [[name, f"{value:,.2f}", *NAMES[name]] for name, value in report["figures"].items()]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    lines = [f"{name:{widths[0]}}  {value:>{widths[1]}}  {unit:{widths[2]}}  {meaning}" for name, value, unit, meaning in rows]
-    about = f"{machine['cpu']}, {machine['cores_usable']} cores usable, {machine['kernel']}, {report['seconds']:g} s each"
+    lines = [
+        f"{name:{widths[0]}}  {value:>{widths[1]}}  {unit:{widths[2]}}  {meaning}"
+        for name, value, unit, meaning in rows
+    ]
+    cores = f"{machine['cores_usable']} usable cores"
+    about = f"{machine['cpu']}, {cores}, {machine['kernel']}: {report['seconds']:g} s each"
     return [about, *lines]
 
 

@@ -27,10 +27,11 @@ class Point:
 
     Attributes:
         parameters: what tells it from the other points of its experiment, by name.
-        module: what ``python -m`` runs; it takes ``--report PATH`` and ``--seed N``.
+        module: what ``python -m`` runs; it takes ``--report PATH``.
         flags: what follows.
         seconds: about how long a run takes; for the time left.
         memory_bytes: what it needs; a machine with less leaves it out, and says so.
+        seeded: whether it takes ``--seed N``, too.
         paced: whether it offers a rate, so that the rate says nothing about the machine.
     """
 
@@ -39,6 +40,7 @@ class Point:
     flags: tuple[str, ...]
     seconds: float = START_SECONDS
     memory_bytes: int = 0
+    seeded: bool = True
     paced: bool = False
 
     @property

@@ -40,7 +40,7 @@ class Result:
 
     Attributes:
         head: everything but the rows.
-        rows: ``{"point": parameters, "repeat": n, "command": text, "started": time, "seconds": s, "figures": {...},
+        rows: ``{"point": parameters, "repeat": n, "paced": whether, "command": text, "started": time, "seconds": s, "figures": {...},
             "series": {...}, "yardstick": {...}}`` in the order in which they ran.
     """
 

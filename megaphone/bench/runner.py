@@ -28,7 +28,7 @@ from megaphone.observe.machine import memory_info
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-YARDSTICK: Final = Point({}, "megaphone.bench.yardstick", ("--quick",), 2 * START_SECONDS)
+YARDSTICK: Final = Point({}, "megaphone.bench.yardstick", ("--quick",), 2 * START_SECONDS, seeded=False)
 YARDSTICK_AGE_SECONDS: Final = 45.0
 """Taken anew before a run when the last is older; a run that is longer than a minute has one of its beginning."""
 MEMORY_SHARE: Final = 0.8
@@ -130,6 +130,7 @@ def measured(
     return {
         "point": dict(point.parameters),
         "repeat": turn,
+        "paced": point.paced,
         "command": command,
         "started": started,
         "seconds": round(time.monotonic() - before, 3),
@@ -151,7 +152,7 @@ def run_point(point: Point, seed: int, look: Callable[[float], None]) -> tuple[d
     """
     with tempfile.TemporaryDirectory(prefix="megaphone-") as folder:
         path = Path(folder) / "report.json"
-        typed = ["-m", point.module, *point.flags, "--seed", str(seed)]
+        typed = ["-m", point.module, *point.flags, *(("--seed", str(seed)) if point.seeded else ())]
         process = subprocess.Popen(
             [sys.executable, *typed, "--report", os.fspath(path)],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from megaphone.bench.statistics import Ratio, ratio, share
 
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
     from megaphone.bench.experiment import Experiment
     from megaphone.bench.results import Result
+
+OFFERED: Final = "rate_m_s"
+"""The rate of a run, which says nothing about the machine where it was offered on schedule."""
 
 Group = tuple[Mapping[str, Any], list[dict[str, Any]]]
 
@@ -36,8 +39,9 @@ def figures(rows: Sequence[Mapping[str, Any]], name: str) -> list[float]:
 
 
 def shares(rows: Sequence[Mapping[str, Any]], name: str, beside: str) -> list[float]:
-    """Return one rate of all rows as a share of the yardstick of their minute."""
-    found = (share(name, row["figures"].get(name), row["yardstick"].get(beside), beside) for row in rows)
+    """Return one rate of all rows as a share of the yardstick of their minute; a rate that was asked for has none."""
+    mine = [row for row in rows if not (row["paced"] and name == OFFERED)]
+    found = (share(name, row["figures"].get(name), row["yardstick"].get(beside), beside) for row in mine)
     return [value for value in found if value is not None]
 
 
@@ -47,7 +51,7 @@ def lines_of(experiment: Experiment, result: Result) -> list[str]:
     names = list(dict.fromkeys(name for parameters, _ in groups for name in parameters))
     beside_all = experiment.beside.items()
     rated = [(name, beside) for name, beside in beside_all if any(shares(rows, name, beside) for _, rows in groups)]
-    titles = [*(column.title for column in experiment.columns), *(f"of {beside}" for _, beside in rated)]
+    titles = [*(column.title for column in experiment.columns), *(f"{_title(experiment, name)} share" for name, _ in rated)]
     header = [*names, *titles, "runs"]
     rows = []
     for parameters, members in groups:
@@ -59,7 +63,12 @@ def lines_of(experiment: Experiment, result: Result) -> list[str]:
             found = shares(members, name, beside)
             row.append(f"{statistics.median(found):.3f}" if found else "-")
         rows.append([*row, str(len(members))])
-    return aligned(header, rows, left=len(names))
+    of = sorted({beside for _, beside in rated})
+    return [*aligned(header, rows, left=len(names)), *(f"share: of {beside} of the same minute" for beside in of)]
+
+
+def _title(experiment: Experiment, figure: str) -> str:
+    return next((column.title for column in experiment.columns if column.figure == figure), figure)
 
 
 def compared(experiment: Experiment, a: Result, b: Result) -> Iterator[tuple[Mapping[str, Any], str, Ratio]]:
@@ -72,6 +81,8 @@ def compared(experiment: Experiment, a: Result, b: Result) -> Iterator[tuple[Map
     for parameters, rows in grouped(a):
         others = next((members for other, members in theirs if other == parameters), [])
         for column in experiment.columns:
+            if column.figure == OFFERED and any(row["paced"] for row in rows):
+                continue
             beside = experiment.beside.get(column.figure, "")
             mine, other = shares(rows, column.figure, beside), shares(others, column.figure, beside)
             if not mine or not other:

@@ -16,7 +16,7 @@ _FIGURES: Final = 16
 def _points(size: Size) -> list[Point]:
     seconds = _SECONDS[size]
     flags = ("--seconds", f"{seconds:g}")
-    return [Point({"what": "machine"}, "megaphone.bench.yardstick", flags, 2 + _FIGURES * seconds)]
+    return [Point({"what": "machine"}, "megaphone.bench.yardstick", flags, 2 + _FIGURES * seconds, seeded=False)]
 
 
 def _figures(report: Report) -> dict[str, float | None]:

@@ -1,0 +1,99 @@
+"""What every experiment keeps: points that differ, figures that its table shows, rates beside a yardstick."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from megaphone.bench import flags
+from megaphone.bench.catalog import EXPERIMENTS, chosen
+from megaphone.bench.experiment import SIZES, Experiment
+from megaphone.bench.yardstick import QUICK
+from megaphone.errors import UsageError
+from megaphone.workloads.flags import build_parser
+
+NAMES = {
+    "bins", "strategies", "timeline", "throughput", "memory", "headline", "nexmark", "ledger", "rivals", "restart",
+    "machine", "marks",
+}  # fmt: skip
+ALL = list(EXPERIMENTS.values())
+
+
+class Anything(dict[str, Any]):
+    """A report that has every figure, as one."""
+
+    def __missing__(self, name: str) -> Any:
+        return REPORT.get(name, 1.0)
+
+
+def migration() -> Mapping[str, Any]:
+    names = ("time_ns", "duration_ns", "warming_ns", "latency_ns_max", "keys", "bytes_moved", "bytes_copied")
+    return dict.fromkeys(names, 10**9)
+
+
+REPORT: dict[str, Any] = {
+    "latency_ns": dict.fromkeys(("p50", "p90", "p99", "p999", "max"), 1),
+    "ledger": Anything(),
+    "memory": {"samples": [[0, 1, 1, 1, 1], [2 * 10**9, None, 1, 1, 1]], "pss_bytes_max": 1, "committed_bytes": 1},
+    "migrations": [migration(), migration()],
+    "timeline": [[0, 1, 2, 3, 4, 5, 6, 7]],
+    "figures": Anything(),
+}
+
+
+def test_there_is_an_experiment_of_each_name() -> None:
+    assert {*EXPERIMENTS} >= NAMES
+
+
+@pytest.mark.parametrize("experiment", ALL, ids=lambda one: one.name)
+@pytest.mark.parametrize("size", SIZES)
+def test_points_differ_and_can_be_told_apart(experiment: Experiment, size: Any) -> None:
+    points = experiment.points(size)
+    assert points
+    assert len({point.name for point in points}) == len(points)
+    assert all(point.seconds > 0 for point in points)
+
+
+@pytest.mark.parametrize("experiment", ALL, ids=lambda one: one.name)
+@pytest.mark.parametrize("size", SIZES)
+def test_every_point_is_a_command_that_parses(experiment: Experiment, size: Any) -> None:
+    for point in experiment.points(size):
+        if point.module == "megaphone":
+            build_parser().parse_args([*point.flags, "--seed", "1", "--report", "x"])
+        else:
+            assert importlib.util.find_spec(point.module), point.module
+
+
+@pytest.mark.parametrize("experiment", ALL, ids=lambda one: one.name)
+def test_every_column_is_a_figure(experiment: Experiment) -> None:
+    if experiment.name == "machine":
+        return  # its figures are the yardstick's own names
+    figures = experiment.figures(Anything(REPORT))
+    assert {column.figure for column in experiment.columns} <= {*figures}
+    assert {*experiment.beside} <= {*figures}
+
+
+@pytest.mark.parametrize("experiment", ALL, ids=lambda one: one.name)
+def test_what_stands_beside_is_measured_each_minute(experiment: Experiment) -> None:
+    assert {*experiment.beside.values()} <= {*QUICK}
+    assert experiment.beside or experiment.name == "machine"
+
+
+def test_names_are_chosen_once_and_a_wrong_one_is_told_with_all() -> None:
+    assert [one.name for one in chosen(["bins", "marks", "bins"])] == ["bins", "marks"]
+    assert chosen(["all"]) == ALL
+    with pytest.raises(UsageError, match=r"no experiment 'bin': there are .*bins.*, and all"):
+        chosen(["bin"])
+
+
+def test_the_commands_are_in_the_program() -> None:
+    def parsed(*words: str) -> argparse.Namespace:
+        return build_parser(flags.add_commands).parse_args(words)
+
+    assert parsed("bench", "run", "bins", "--size", "smoke").command == "bench run"
+    assert parsed("bench", "list").command == "bench list"
+    assert parsed("bench", "compare", "a", "b").command == "bench compare"

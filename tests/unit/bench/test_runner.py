@@ -1,0 +1,214 @@
+"""Running points in turns, going on where it stopped, and what is refused; the points are programs of some lines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from megaphone.bench import command, results, runner, table
+from megaphone.bench.experiment import Column, Experiment, Point
+from megaphone.errors import MegaphoneError, UsageError
+
+PROGRAM = """
+import argparse, json, os, pathlib, sys
+parser = argparse.ArgumentParser()
+for flag in ("--speed", "--seed", "--report"):
+    parser.add_argument(flag)
+parser.add_argument("--quick", action="store_true")
+given = parser.parse_args()
+with open(os.environ["FAKE_LOG"], "a") as log:
+    log.write(f"{'yardstick' if given.quick else given.speed}:{given.seed}\\n")
+if given.speed == os.environ.get("FAKE_FAILS", "never"):
+    sys.exit("fake: no luck today")
+told = {"figures": {"increments_8mb_m_s_2": 100.0}} if given.quick else {"rate_m_s": float(given.speed)}
+pathlib.Path(given.report).write_text(json.dumps(told))
+"""
+
+
+def figures(report: Mapping[str, Any]) -> dict[str, float | None]:
+    return {"rate_m_s": report["rate_m_s"]}
+
+
+FAKE = Experiment(
+    name="fake",
+    shows="nothing",
+    after="nobody",
+    points=lambda _: [Point({"speed": speed}, "fake_point", ("--speed", str(speed))) for speed in (10, 20)],
+    figures=figures,
+    columns=(Column("rate_m_s", "M/s", 1),),
+    beside={"rate_m_s": "increments_8mb_m_s_2"},
+)
+
+
+@pytest.fixture
+def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the file in which every run leaves a line; the one experiment is the fake."""
+    (tmp_path / "fake_point.py").write_text(PROGRAM)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("FAKE_LOG", str(tmp_path / "log"))
+    monkeypatch.setattr(runner, "YARDSTICK", Point({}, "fake_point", ("--quick",)))
+    monkeypatch.setattr(command, "EXPERIMENTS", {"fake": FAKE})
+    monkeypatch.setattr(command, "chosen", lambda _: [FAKE])
+    return tmp_path / "log"
+
+
+def run(folder: Path, repeat: int = 2, seed: int = 5) -> tuple[list[str], list[str]]:
+    """Run the fake; what was said, and what was told."""
+    said: list[str] = []
+    told: list[str] = []
+    command.run(["fake"], "smoke", repeat, seed, folder, talk=told.append, say=said.extend)
+    return said, told
+
+
+def test_rounds_go_in_turns_each_with_a_seed_of_its_own(log: Path, tmp_path: Path) -> None:
+    said, told = run(tmp_path / "out")
+    assert log.read_text().split() == ["yardstick:5", "10:5", "20:5", "10:6", "20:6"]
+    assert told == []
+    assert [line.split() for line in said[1:-1]] == [
+        ["speed", "M/s", "M/s", "share", "runs"],
+        ["10", "10.0", "0.100", "2"],
+        ["20", "20.0", "0.200", "2"],
+        ["share:", "of", "increments_8mb_m_s_2", "of", "the", "same", "minute"],
+    ]
+
+
+def test_a_row_tells_all_about_its_run(log: Path, tmp_path: Path) -> None:
+    run(tmp_path)
+    assert log.exists()
+    content = json.loads((tmp_path / "fake.json").read_text())
+    assert {"machine", "commit", "version", "packages", "command", "seed", "size", "tree"} <= {*content}
+    assert content["command"] == "megaphone bench run fake --size smoke --repeat 2 --seed 5"
+    row = content["rows"][0]
+    assert row["command"] == "python -m fake_point --speed 10 --seed 5"
+    assert row["point"] == {"speed": 10}
+    assert row["figures"] == {"rate_m_s": 10.0}
+    assert row["yardstick"] == {"increments_8mb_m_s_2": 100.0}
+
+
+def test_what_was_interrupted_goes_on_where_it_stopped(log: Path, tmp_path: Path) -> None:
+    run(tmp_path, repeat=1)
+    log.unlink()
+    run(tmp_path, repeat=2)
+    assert log.read_text().split() == ["yardstick:5", "10:6", "20:6"]
+    log.unlink()
+    run(tmp_path, repeat=2)
+    assert not log.exists()
+
+
+def test_a_run_that_fails_is_told_and_tried_again(log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE_FAILS", "10")
+    told: list[str] = []
+    with pytest.raises(MegaphoneError, match="1 runs failed; the same command tries them again"):
+        command.run(["fake"], "smoke", 1, 0, tmp_path, talk=told.append, say=lambda _: None)
+    assert told == [
+        "megaphone: fake speed=10: exit code 1: fake: no luck today (python -m fake_point --speed 10 --seed 0)"
+    ]
+    monkeypatch.delenv("FAKE_FAILS")
+    log.unlink()
+    run(tmp_path, repeat=1, seed=0)
+    assert log.read_text().split() == ["yardstick:0", "10:0"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("tree", "0" * 16), ("seed", 9), ("size", "full"), ("machine", {"cpu": "x"})]
+)
+def test_rows_of_something_else_are_not_mixed(log: Path, tmp_path: Path, name: str, value: object) -> None:
+    run(tmp_path, repeat=1)
+    assert log.exists()
+    path = tmp_path / "fake.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, name: value}))
+    with pytest.raises(UsageError, match=f"fake.json: has rows of another {name} .*another --output, or remove"):
+        run(tmp_path, repeat=1)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"rows": []}', "\0"])
+def test_a_file_that_is_no_result_is_refused_in_one_line(log: Path, tmp_path: Path, text: str) -> None:
+    assert not log.exists()
+    (tmp_path / "fake.json").write_text(text)
+    with pytest.raises(UsageError, match=r"fake\.json: (is no result|cannot be read as a result)") as error:
+        run(tmp_path)
+    assert "\n" not in str(error.value)
+    with pytest.raises(UsageError):
+        list(command.compare(tmp_path, tmp_path, None))
+
+
+@pytest.mark.parametrize("repeat", [0, -1])
+def test_no_rounds_measure_nothing(log: Path, tmp_path: Path, repeat: int) -> None:
+    assert not log.exists()
+    with pytest.raises(UsageError, match=f"--repeat: {repeat} rounds measure nothing"):
+        run(tmp_path, repeat=repeat)
+
+
+def test_a_folder_that_cannot_be_made_is_named(log: Path, tmp_path: Path) -> None:
+    assert not log.exists()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="cannot be made"):
+        run(tmp_path / "file" / "below")
+    with pytest.raises(UsageError, match="cannot be made"):
+        run(tmp_path / "file")
+
+
+def test_a_point_that_does_not_fit_into_memory_is_left_out_and_told(
+    log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    big = Point({"speed": 99}, "fake_point", ("--speed", "99"), memory_bytes=1 << 60)
+    monkeypatch.setattr(runner, "memory_info", lambda: {"MemAvailable": 1 << 40})
+    monkeypatch.setattr(command, "chosen", lambda _: [Experiment(**{**vars(FAKE), "points": lambda _: [big]})])
+    _, told = run(tmp_path)
+    assert told == ["megaphone: fake speed=99: left out, it needs 1152921504.6 GB"]
+    assert not log.exists()
+
+
+def result_of(rates: list[float], yardstick: float = 100.0) -> results.Result:
+    rows = [
+        {"point": {"speed": 1}, "repeat": n, "figures": {"rate_m_s": rate}, "series": {}, "command": "", "started": "",
+         "paced": False, "seconds": 1, "yardstick": {"increments_8mb_m_s_2": yardstick}}
+        for n, rate in enumerate(rates)
+    ]  # fmt: skip
+    return results.Result(results.head_of("fake", "smoke", 0, ""), rows)
+
+
+def test_rates_are_compared_as_shares_of_the_machines_minute() -> None:
+    a, b = result_of([50.0] * 4, 100.0), result_of([25.0] * 4, 50.0)
+    ((_, figure, found),) = table.compared(FAKE, a, b)
+    assert (figure, found.middle, found.proven) == ("rate_m_s", 1.0, False)
+
+
+@pytest.mark.parametrize(
+    ("now", "verdict"), [([9.0, 9.1, 9.2, 9.3], "better"), ([1, 1.1, 1.2, 1.3], "worse"), ([5, 5.1, 5.2, 5], "noise")]
+)
+def test_a_difference_is_better_worse_or_noise(now: list[float], verdict: str) -> None:
+    lines = table.lines_compared(FAKE, result_of([5.0, 5.1, 5.2, 5.1]), result_of(now))
+    assert lines[1].split()[-1] == verdict
+
+
+def test_a_rate_below_its_least_part_fails_and_is_named(log: Path, tmp_path: Path) -> None:
+    assert not log.exists()
+    for name, rate in (("a", 60.0), ("b", 15.0)):
+        (tmp_path / name).mkdir()
+        result_of([rate]).write(tmp_path / name / "fake.json")
+    assert list(command.compare(tmp_path / "a", tmp_path / "b", 0.2))
+    with pytest.raises(command.BelowLeastError, match=r"below 0\.333 of A.*fake 1: rate_m_s 0\.250"):
+        list(command.compare(tmp_path / "a", tmp_path / "b", 0.333))
+
+
+def test_folders_without_results_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="holds no result"):
+        list(command.compare(tmp_path, tmp_path / "none", None))
+
+
+def test_the_list_names_every_experiment_with_its_length() -> None:
+    assert [line.split()[0] for line in command.listed()[1:]] == list(command.EXPERIMENTS)
+
+
+def test_a_rate_that_was_asked_for_is_no_figure() -> None:
+    asked = result_of([50.0] * 4)
+    for row in asked.rows:
+        row["paced"] = True
+    assert table.lines_of(FAKE, asked)[0].split() == ["speed", "M/s", "runs"]
+    assert list(table.compared(FAKE, asked, asked)) == []

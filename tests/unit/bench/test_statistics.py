@@ -1,0 +1,79 @@
+"""Medians of ratios, and what few runs can prove."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+
+from megaphone.bench.statistics import rank_test, ratio, share
+
+
+def counted_by_hand(a: list[float], b: list[float]) -> float:
+    """Return the rank test's answer by trying every way of choosing which values were a's."""
+    values = a + b
+    middle = len(a) * len(b) / 2
+
+    def away(of_a: tuple[int, ...]) -> float:
+        rest = [i for i in range(len(values)) if i not in of_a]
+        return abs(sum(values[i] > values[j] for i in of_a for j in rest) - middle)
+
+    seen = away(tuple(range(len(a))))
+    ways = list(itertools.combinations(range(len(values)), len(a)))
+    return sum(away(way) >= seen for way in ways) / len(ways)
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [([1, 2, 3], [4, 5, 6]), ([1, 5, 3], [2, 4, 6]), ([1], [2]), ([3, 1], [2, 4, 5, 6]), ([1, 2, 3, 4], [5, 6, 7, 8])],
+)
+def test_the_rank_test_counts_all_orders(a: list[float], b: list[float]) -> None:
+    assert rank_test(a, b) == pytest.approx(counted_by_hand(a, b))
+    assert rank_test(b, a) == pytest.approx(rank_test(a, b))
+
+
+def test_equal_sets_prove_nothing() -> None:
+    assert rank_test([1.0, 1.0, 1.0], [1.0, 1.0, 1.0]) == 1.0
+
+
+def test_three_runs_of_each_prove_nothing_and_four_do() -> None:
+    three, four = ratio([1, 2, 3], [7, 8, 9]), ratio([1, 2, 3, 4], [7, 8, 9, 10])
+    assert three is not None
+    assert four is not None
+    assert not three.proven
+    assert four.proven
+
+
+def test_a_ratio_is_the_median_of_all_pairs_and_has_its_spread() -> None:
+    found = ratio([1.0, 2.0], [2.0, 8.0])
+    assert found is not None
+    assert (found.least, found.middle, found.most) == (1.0, 3.0, 8.0)
+
+
+@pytest.mark.parametrize(("a", "b"), [([], [1.0]), ([1.0], []), ([0.0], [1.0]), ([1.0], [-1.0])])
+def test_what_has_no_ratio_gives_none(a: list[float], b: list[float]) -> None:
+    assert ratio(a, b) is None
+
+
+@pytest.mark.parametrize(
+    ("figure", "beside", "wanted"),
+    [
+        ("rate_m_s", "increments_8mb_m_s_2", 0.5), ("rate_m_s", "ring_m_records_s", 0.5),
+        ("copied_gb_s", "copy_256m_gb_s_2", 0.5), ("rate_m_s", "copy_256m_gb_s_2", None),
+        ("p50_ms", "futex_wake_us_p50", None),
+    ],
+)  # fmt: skip
+def test_a_share_is_of_a_yardstick_in_the_same_unit(figure: str, beside: str, wanted: float | None) -> None:
+    assert share(figure, 5.0, 10.0, beside) == wanted
+    assert share(figure, None, 10.0, beside) is None
+    assert share(figure, 5.0, 0.0, beside) is None
+
+
+def test_the_chance_is_never_above_one() -> None:
+    for n, m in itertools.product(range(1, 6), repeat=2):
+        for wins in range(n * m + 1):
+            a = [0.0] * n
+            b = [1.0 if i < wins else -1.0 for i in range(m)]
+            assert 0 < rank_test(a, b) <= 1
+            assert not math.isnan(rank_test(a, b))

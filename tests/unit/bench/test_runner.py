@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from megaphone.bench import command, results, runner, table
+from megaphone.bench.catalog import EXPERIMENTS
 from megaphone.bench.experiment import Column, Experiment, Point
 from megaphone.errors import MegaphoneError, UsageError
 
@@ -203,7 +204,7 @@ def test_folders_without_results_are_named(tmp_path: Path) -> None:
 
 
 def test_the_list_names_every_experiment_with_its_length() -> None:
-    assert [line.split()[0] for line in command.listed()[1:]] == list(command.EXPERIMENTS)
+    assert [line.split()[0] for line in command.listed()[1:]] == list(EXPERIMENTS)
 
 
 def test_a_rate_that_was_asked_for_is_no_figure() -> None:

@@ -1,6 +1,6 @@
 """The rival that is made for this: iceoryx2, zero-copy publish and subscribe between processes, from Python.
 
-One service per direction, of slices of words: a message is written into a loaned sample and read where it lies.  The
+One service per direction, of slices of bytes: a message is written into a loaned sample and read where it lies.  The
 publisher may not block, or two full queues would wait for each other, and it cannot ask for room; so the reader says
 in a shared word how many samples it has given back.
 
@@ -47,21 +47,22 @@ class SampleLink:
         self._sent = self._received = 0
         self._sample: Any = None
         services = [self._service(iox, writer) for writer in range(WORKERS)]
-        publisher = services[me].publisher_builder().initial_max_slice_len(task.batch_bytes // 8)
+        publisher = services[me].publisher_builder().initial_max_slice_len(task.batch_bytes)
         self._publisher = publisher.backpressure_strategy(iox.BackpressureStrategy.DiscardData).create()
         self._subscriber = services[1 - me].subscriber_builder().buffer_size(SLOTS).create()
         self._services = services
 
     def _service(self, iox: Any, writer: int) -> Any:
         builder = self._node.service_builder(iox.ServiceName.new(f"from/{writer}"))
-        builder = builder.publish_subscribe(iox.Slice[ctypes.c_uint64]).enable_safe_overflow(False).history_size(0)
+        builder = builder.publish_subscribe(iox.Slice[ctypes.c_uint8]).enable_safe_overflow(False).history_size(0)
+        builder = builder.payload_alignment(iox.Alignment.new(64))
         return builder.subscriber_max_buffer_size(SLOTS).max_publishers(1).max_subscribers(1).open_or_create()
 
     def send(self, message: Message) -> bool:
         """Write the message into a loaned sample and send it, or return False: SLOTS are on their way."""
         if self._sent - int(self._given_back_out[0]) >= SLOTS:
             return False
-        sample = self._publisher.loan_slice_uninit(sum(len(column) for column in message))
+        sample = self._publisher.loan_slice_uninit(sum(column.nbytes for column in message))
         words = _words(sample)
         at = 0
         for column in message:
@@ -95,6 +96,7 @@ class SampleLink:
 
 
 def _words(sample: Any) -> U64Array:
+    # Bytes and not words, because iceoryx2 0.10 gives a slice of words eight times its length, past its end.
     payload = sample.payload()
     if not payload.len():
         return np.empty(0, np.uint64)

@@ -41,7 +41,7 @@ MAPS: Final = Path("/proc/self/maps")
 RANK: Final = "from megaphone.bench.rivals.mpi4py import rank_main; rank_main()"
 # Nothing of a message goes through a network device, and what MPI opens for later it opens on the loopback.
 ENVIRONMENT: Final = {
-    "UCX_TLS": "posix,self",
+    "UCX_TLS": "posix,cma,self",
     "FI_PROVIDER": "tcp",
     "FI_TCP_IFACE": "lo",
     "OMPI_MCA_pml": "ob1",

@@ -23,9 +23,10 @@ import numpy as np
 
 from megaphone.bench.rivals.common import WORKERS, Rival, Share, Stream, Tally, Task, U64Array, main, routed
 from megaphone.bench.rivals.pair import PING_WORDS, Patience, percentiles_us, run_pair, transport_batches
+from megaphone.errors import MegaphoneError
 
-# Bytewax places a key by its own hash of the string. These two go to worker 0 and to worker 1 of two; whether they do
-# is looked at when their state is made.
+# Bytewax places a key by its own hash of the string. These two go to worker 0 and to worker 1 of two; were it ever
+# different, what arrives would be refused.
 TARGETS: Final = ("4", "0")
 WINDOW: Final = 32  # items on their way from one worker
 PING_EVERY: Final = timedelta(milliseconds=1)
@@ -163,6 +164,9 @@ class Transport:
     def take(self, item: Any) -> None:
         """Read a batch, or take the time."""
         now_ns = time.monotonic_ns()
+        if self._me == 0:
+            message = "worker 0 was brought what worker 1 is to read"
+            raise MegaphoneError(message)
         source, words, sent_ns = item
         if sent_ns is None:
             self._started_ns = self._started_ns or now_ns

@@ -154,7 +154,14 @@ class Tally:
         self.records = 0
 
     def add(self, keys: U64Array) -> None:
-        """Count these keys, all of this home; they may view memory of others and are not kept."""
+        """Count these keys, all of this home; they may view memory of others and are not kept.
+
+        Raises:
+            MegaphoneError: the first of them has the other home.
+        """
+        if len(keys) and int(keys[0]) % WORKERS != self._me:
+            message = f"worker {self._me} was brought the other worker's keys"
+            raise MegaphoneError(message)
         # A view as signed numbers is what numpy indexes with; unsigned ones it would convert.
         np.add.at(self._counts, keys.view(np.int64) >> 1, 1)
         self.records += len(keys)

@@ -16,7 +16,7 @@ import os
 import signal
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any, Final, Protocol
 
@@ -320,20 +320,6 @@ def _meet(me: int, ready: Any) -> None:
         patience.lose()
 
 
-def run_over(open_link: Callable[[Task, int], Link]) -> Callable[[Task], list[Share]]:
-    """Return what runs a task over links; open_link(task, worker) is called in the worker's process."""
-    return lambda task: run_pair(task, lambda me, start: JOBS[task.job](open_link(task, me), task, me, start))
-
-
 def column_count(task: Task) -> int:
     """Columns in a message of a job: keys and values, or words."""
     return 2 if task.job == "count" else 1
-
-
-@contextlib.contextmanager
-def cleared(clear: Callable[[], None]) -> Iterator[None]:
-    """Clear up whatever happens in between."""
-    try:
-        yield
-    finally:
-        clear()

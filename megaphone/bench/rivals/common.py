@@ -220,7 +220,7 @@ def report(rival: Rival, version: str, task: Task, shares: Sequence[Share]) -> d
     made, done = sum(share.made for share in shares), sum(share.done for share in shares)
     if made != done:
         unit = "records" if task.job == "count" else "bytes"
-        message = f"{rival.name}: {made} {unit} were made and {done} arrived"
+        message = f"{made} {unit} were made and {done} arrived"
         raise MegaphoneError(message)
     head = {
         "rival": rival.name, "installed": True, "version": version, "how": rival.how[task.job], "job": task.job,
@@ -230,7 +230,7 @@ def report(rival: Rival, version: str, task: Task, shares: Sequence[Share]) -> d
         total = sum(share.checksum for share in shares) % 2**64
         return {**head, "records": done, "records_per_s": done / seconds, "checksum": f"{total:016x}"}
     if len({share.checksum for share in shares}) != 1:
-        message = f"{rival.name}: the bytes that arrived are not the bytes that were sent"
+        message = "the bytes that arrived are not the bytes that were sent"
         raise MegaphoneError(message)
     one_way = next((share.one_way_us for share in shares if share.one_way_us is not None), None)
     return {

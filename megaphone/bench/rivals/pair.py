@@ -238,9 +238,7 @@ def run_pair(task: Task, work: Callable[[int, Callable[[], None]], Share]) -> li
     ready = np.frombuffer(mmap.mmap(-1, mmap.PAGESIZE), np.uint8, WORKERS)
     pipes = [context.Pipe(duplex=False) for _ in range(WORKERS)]
     parent = os.getpid()
-    processes = [
-        context.Process(target=_worker, args=(work, me, ready, parent, pipes[me][1])) for me in range(WORKERS)
-    ]
+    processes = [context.Process(target=_worker, args=(work, me, ready, parent, pipes[me][1])) for me in range(WORKERS)]
     try:
         with warnings.catch_warnings():
             # Python 3.12 warns of forks beside threads; the only ones here are a library's, idle, and not used below.
@@ -305,7 +303,8 @@ def _worker(
 
 
 def become_worker(parent: int) -> None:
-    """Die with the parent, and leave Ctrl-C to it."""
+    """Die with the parent, leave Ctrl-C to it, and stdout as well: what a library prints there is talk."""
+    os.dup2(2, 1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if lib.mp_process_die_with(parent) != 0:

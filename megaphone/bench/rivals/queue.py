@@ -53,9 +53,7 @@ def run(task: Task) -> Sequence[Share]:
     """Do the task over two queues."""
     context = multiprocessing.get_context("fork")
     queues: list[Queue[Message]] = [context.Queue(SLOTS) for _ in range(WORKERS)]
-    return run_pair(
-        task, lambda me, start: JOBS[task.job](QueueLink(queues[me], queues[1 - me]), task, me, start)
-    )
+    return run_pair(task, lambda me, start: JOBS[task.job](QueueLink(queues[me], queues[1 - me]), task, me, start))
 
 
 RIVAL: Final = Rival(

@@ -56,8 +56,9 @@ def measure(mark: Mark, seconds: float) -> float:
 
 def measure_rival(domain: int, seconds: float) -> float:
     """Return the plain ring's million records/s."""
-    command = [sys.executable, "-m", "megaphone.bench.rival_ring", "--domain", str(domain), "--seconds", str(seconds)]
-    out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    module = "megaphone.bench.rivals.numpy_ring"
+    command = [sys.executable, "-m", module, "--domain", str(domain), "--seconds", str(seconds)]
+    out = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     return float(json.loads(out)["records_per_s"]) / 1e6
 
 

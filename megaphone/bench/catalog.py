@@ -12,6 +12,7 @@ from megaphone.bench.experiments.marks import MARKS
 from megaphone.bench.experiments.memory import MEMORY
 from megaphone.bench.experiments.nexmark import NEXMARK
 from megaphone.bench.experiments.restart import RESTART
+from megaphone.bench.experiments.rivals import RIVALS
 from megaphone.bench.experiments.strategies import STRATEGIES
 from megaphone.bench.experiments.throughput import THROUGHPUT
 from megaphone.bench.experiments.timeline import TIMELINE
@@ -24,8 +25,10 @@ if TYPE_CHECKING:
 
 EXPERIMENTS: Final[dict[str, Experiment]] = {
     one.name: one
-    for one in (MACHINE, MARKS, BINS, STRATEGIES, TIMELINE, THROUGHPUT, MEMORY, HEADLINE, NEXMARK, LEDGER, RESTART)
-}
+    for one in (
+        MACHINE, MARKS, BINS, STRATEGIES, TIMELINE, THROUGHPUT, MEMORY, HEADLINE, NEXMARK, LEDGER, RIVALS, RESTART,
+    )
+}  # fmt: skip
 
 
 def chosen(names: Sequence[str]) -> list[Experiment]:

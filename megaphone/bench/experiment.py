@@ -16,6 +16,8 @@ Size = Literal["smoke", "full"]
 SIZES: Final[tuple[Size, ...]] = ("smoke", "full")
 Value = str | int | float
 Report = Mapping[str, Any]
+Figure = float | str | None
+"""A number, a word where there can be none, or nothing."""
 
 START_SECONDS: Final = 1.5
 """What a run takes beyond its own length: a fresh interpreter, regions, workers."""
@@ -73,7 +75,7 @@ class Experiment:
         shows: in one line.
         after: figures or tables of the paper that it repeats, or what else it follows.
         points: of a size, in the order in which they run.
-        figures: of a report, by name: numbers, or None where there is none.
+        figures: of a report, by name.
         columns: of the table.
         series: of a report, by name: lists of rows, which only charts use.
         beside: by figure, the yardstick that it is put beside; a rate as a share of it.
@@ -84,7 +86,7 @@ class Experiment:
     shows: str
     after: str
     points: Callable[[Size], Sequence[Point]]
-    figures: Callable[[Report], Mapping[str, float | None]]
+    figures: Callable[[Report], Mapping[str, Figure]]
     columns: Sequence[Column]
     series: Callable[[Report], Mapping[str, list[list[float]]]] = field(default=lambda _: {})
     beside: Mapping[str, str] = field(default_factory=dict)

@@ -40,8 +40,8 @@ class Result:
 
     Attributes:
         head: everything but the rows.
-        rows: ``{"point": parameters, "repeat": n, "paced": whether, "command": text, "started": time, "seconds": s, "figures": {...},
-            "series": {...}, "yardstick": {...}}`` in the order in which they ran.
+        rows: ``{"point": parameters, "repeat": n, "paced": whether, "command": text, "started": time, "seconds": s,
+            "figures": {...}, "series": {...}, "yardstick": {...}}`` in the order in which they ran.
     """
 
     head: dict[str, Any]

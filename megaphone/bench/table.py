@@ -34,8 +34,9 @@ def grouped(result: Result) -> list[Group]:
 
 
 def figures(rows: Sequence[Mapping[str, Any]], name: str) -> list[float]:
-    """Return one figure of all rows that have it."""
-    return [row["figures"][name] for row in rows if row["figures"].get(name) is not None]
+    """Return one figure of all rows in which it is a number."""
+    found = (row["figures"].get(name) for row in rows)
+    return [value for value in found if isinstance(value, (int, float))]
 
 
 def shares(rows: Sequence[Mapping[str, Any]], name: str, beside: str) -> list[float]:
@@ -51,20 +52,24 @@ def lines_of(experiment: Experiment, result: Result) -> list[str]:
     names = list(dict.fromkeys(name for parameters, _ in groups for name in parameters))
     beside_all = experiment.beside.items()
     rated = [(name, beside) for name, beside in beside_all if any(shares(rows, name, beside) for _, rows in groups)]
-    titles = [*(column.title for column in experiment.columns), *(f"{_title(experiment, name)} share" for name, _ in rated)]
-    header = [*names, *titles, "runs"]
+    of_rates = [f"{_title(experiment, name)} share" for name, _ in rated]
+    header = [*names, *(column.title for column in experiment.columns), *of_rates, "runs"]
     rows = []
     for parameters, members in groups:
         row = [_text(parameters.get(name, "")) for name in names]
         for column in experiment.columns:
             values = figures(members, column.figure)
-            row.append(f"{statistics.median(values):,.{column.digits}f}" if values else "-")
+            row.append(f"{statistics.median(values):,.{column.digits}f}" if values else _word(members, column.figure))
         for name, beside in rated:
             found = shares(members, name, beside)
             row.append(f"{statistics.median(found):.3f}" if found else "-")
         rows.append([*row, str(len(members))])
     of = sorted({beside for _, beside in rated})
     return [*aligned(header, rows, left=len(names)), *(f"share: of {beside} of the same minute" for beside in of)]
+
+
+def _word(rows: Sequence[Mapping[str, Any]], name: str) -> str:
+    return next((row["figures"][name] for row in rows if isinstance(row["figures"].get(name), str)), "-")
 
 
 def _title(experiment: Experiment, figure: str) -> str:

@@ -164,7 +164,7 @@ def _apart(pid: int) -> Iterator[None]:
     if here not in usable or not others:
         yield
         return
-    # A child that has ended already is found out by whoever waits for it. Where this is forbidden, the kernel places both.
+    # A child that has ended already is found out by whoever waits for it. Where this is forbidden, the kernel chooses.
     with suppress(OSError):
         os.sched_setaffinity(pid, others)
         os.sched_setaffinity(0, {here})

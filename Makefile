@@ -32,7 +32,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help venv build demo demo-small test lint type pytest model native mutants mutants-changed stress stress-smoke \
-	proof bench bench-nexmark bench-against bench-smoke check wheel-check clean
+	proof bench bench-against bench-smoke check wheel-check clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -96,19 +96,17 @@ stress-smoke: build
 proof: mutants ## each invariant, the checks that guard it, what they looked at and which mutants they caught
 	$(PY) tests/proof/table.py --mutants build/mutants.json
 
-bench: build ## the first marks in turns with a plain numpy ring, and what a hand-over costs; on a quiet machine
-	$(PY) -m megaphone.bench.first_marks
-	$(PY) -m megaphone.bench.handover
-
-bench-nexmark: build ## the highest rate and the latency of each NEXMark query, plain and flex; half an hour
-	$(PY) -m megaphone bench run nexmark
+bench: build ## every experiment at its full size, in results/; goes on where it stopped; hours, on a quiet machine
+	$(PY) -m megaphone bench run all --size full
 
 bench-against: build ## this tree in turns with another commit: make bench-against REF=HEAD~1
 	$(PY) -m megaphone.bench.against $(or $(REF),HEAD~1)
 
-bench-smoke: build ## the benchmarks at a small size, so that they cannot rot; the figures mean nothing
-	$(PY) -m megaphone.bench.first_marks --repeat 1 --seconds 1
-	$(PY) -m megaphone.bench.handover --repeat 1 --seconds 3
+# A rate that is less than a third of the committed one, each as a share of what the machine gave in its minute, fails.
+bench-smoke: build ## every experiment at a small size, so that none can rot or become three times as slow
+	@rm -rf build/bench-smoke
+	$(PY) -m megaphone bench run all --size smoke --output build/bench-smoke
+	$(PY) -m megaphone bench compare docs/results/smoke build/bench-smoke --least 0.3333
 	$(PY) -m megaphone.bench.nexmark_generator --repeat 1 --seconds 0.1
 
 check: lint type wheel-check demo-small bench-smoke pytest stress-smoke mutants-changed ## all that CI runs

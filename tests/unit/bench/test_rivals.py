@@ -16,7 +16,6 @@ import numpy as np
 import psutil
 import pytest
 
-from megaphone.bench import first_marks
 from megaphone.bench.rivals import common, iceoryx2, numpy_ring, pair
 from megaphone.errors import MegaphoneError
 
@@ -330,5 +329,3 @@ def test_a_tally_whose_counts_are_not_its_records_is_an_error() -> None:
 
 
 @pytest.mark.process
-def test_first_marks_measures_the_ring() -> None:
-    assert first_marks.measure_rival(1000, 0.1) > 0

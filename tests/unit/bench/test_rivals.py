@@ -326,6 +326,3 @@ def test_a_tally_whose_counts_are_not_its_records_is_an_error() -> None:
     tally.records += 1
     with pytest.raises(MegaphoneError, match="added 3 records and has counted 2"):
         tally.checksum()
-
-
-@pytest.mark.process

@@ -125,12 +125,11 @@ def run_loop(area: Any, loop: Loop, seconds: float, name: str) -> Run:
         try:
             with _apart(pid):
                 rc = lib.mp_yard_work(area, task, pid)
-            # A child that kept this process waiting has had its time; one that failed is about to end.
-            is_patient = rc != -errno.ETIMEDOUT
+            # A child that kept this process waiting has had its time, and after a wrong message it may wait for us.
+            is_patient = rc not in (-errno.ETIMEDOUT, -errno.EBADMSG)
         finally:
             code = _reap(pid, PATIENCE_SECONDS if is_patient else 0.0)
-        child = lib.mp_yard_outcome_of(area, 1)
-        _refuse_failed_child(name, rc, code, child.rc)
+        _refuse_failed_child(name, rc, code, lib.mp_yard_outcome_of(area, 1).rc)
     if rc == -errno.EBADMSG:
         refuse_wrong(name, "what arrived is not what was sent")
     if rc:
@@ -201,14 +200,14 @@ def _reap(pid: int, patience_seconds: float) -> int | None:
 
 def _refuse_failed_child(name: str, rc: int, code: int | None, child_rc: int) -> None:
     """Raise what tells best why two processes did not both come to their end."""
+    if -errno.EBADMSG in (rc, child_rc):
+        refuse_wrong(name, "what arrived is not what was sent")
     if code is None:
         message = f"{name}: the second process hung for more than {PATIENCE_SECONDS:g} s and was ended: measure again"
         raise MegaphoneError(message)
     if code < 0:
         message = f"{name}: the second process was ended by {signal.Signals(-code).name}: measure again"
         raise MegaphoneError(message)
-    if child_rc == -errno.EBADMSG:
-        refuse_wrong(name, "what arrived is not what was sent")
     if code or child_rc:
         message = f"{name}: the second process failed: {os.strerror(-child_rc) if child_rc else f'exit code {code}'}"
         raise MegaphoneError(message)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import re
@@ -172,6 +173,31 @@ def test_a_second_process_that_hangs_is_ended_and_told(name: str, monkeypatch: p
     with pytest.raises(MegaphoneError, match=f"{name}: the second process hung"):
         yardstick.measure([name], 0.001)
     assert not psutil.pid_exists(pids[0])
+
+
+@pytest.mark.parametrize(
+    ("rc", "code", "child_rc", "kind", "said"),
+    [
+        (0, 0, 0, None, ""),
+        (-errno.EBADMSG, None, 0, InternalError, "not what was sent"),
+        (0, 1, -errno.EBADMSG, InternalError, "not what was sent"),
+        (-errno.ETIMEDOUT, None, 0, MegaphoneError, "hung"),
+        (0, None, 0, MegaphoneError, "hung"),
+        (-errno.ECHILD, -signal.SIGSEGV, 0, MegaphoneError, "SIGSEGV"),
+        (-errno.ECHILD, 1, -errno.ETIMEDOUT, MegaphoneError, "timed out"),
+        (-errno.ECHILD, 1, 0, MegaphoneError, "exit code 1"),
+        (-errno.ECHILD, 0, 0, InternalError, "too early"),
+    ],
+)
+def test_of_two_failures_the_cause_is_told(
+    rc: int, code: int | None, child_rc: int, kind: type[Exception] | None, said: str
+) -> None:
+    if kind is None:
+        yardstick_run._refuse_failed_child("hop_ns", rc, code, child_rc)
+        return
+    with pytest.raises(kind, match=f"hop_ns: .*{said}") as told:
+        yardstick_run._refuse_failed_child("hop_ns", rc, code, child_rc)
+    assert type(told.value) is kind
 
 
 @pytest.mark.parametrize("name", ["hop_ns", "ring_m_records_s", "futex_wake_us_p50", "copy_1m_gb_s_2"])

@@ -187,15 +187,21 @@ def _siblings(processor: int) -> set[int]:
 def _reap(pid: int, patience_seconds: float) -> int | None:
     """Wait for a child to end and return its exit code, negative for a signal; None if it had to be killed."""
     deadline = time.monotonic() + patience_seconds
-    while True:
-        ended, status = os.waitpid(pid, os.WNOHANG)
-        if ended:
-            return os.waitstatus_to_exitcode(status)
-        if time.monotonic() >= deadline:
+    try:
+        while time.monotonic() < deadline and not _has_ended(pid):
+            time.sleep(0.0005)
+    finally:
+        # Ctrl-C may come while this waits.
+        is_killed = not _has_ended(pid)
+        if is_killed:
             os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-            return None
-        time.sleep(0.0005)
+        _, status = os.waitpid(pid, 0)
+    return None if is_killed else os.waitstatus_to_exitcode(status)
+
+
+def _has_ended(pid: int) -> bool:
+    """Tell whether a child waits to be waited for."""
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 def _refuse_failed_child(name: str, rc: int, code: int | None, child_rc: int) -> None:

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 from typing import Any
 
@@ -236,6 +237,27 @@ def test_ctrl_c_ends_both_processes_without_a_word() -> None:
         out, err = measuring.communicate(timeout=60)
     assert (measuring.returncode, out, err) == (130, "", "")
     assert not child.is_running()
+
+
+def test_a_wait_for_the_second_process_that_is_interrupted_leaves_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    pids = with_child_signalled(monkeypatch, signal.SIGSTOP)
+
+    def interrupt(_: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(lib_of_run(monkeypatch), "mp_yard_work", lambda *_: 0)
+    monkeypatch.setattr(time, "sleep", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        yardstick.measure(["hop_ns"], 0.001)
+    assert not psutil.pid_exists(pids[0])
+
+
+def lib_of_run(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A stand-in for the core that can be changed, in the place where loops are run."""
+    names = [name for name in dir(lib) if name.startswith(("mp_yard", "MP_YARD"))]
+    stand_in = types.SimpleNamespace(**{name: getattr(lib, name) for name in names})
+    monkeypatch.setattr(yardstick_run, "lib", stand_in)
+    return stand_in
 
 
 def test_two_processes_end_on_one_core_and_the_callers_cores_are_given_back() -> None:

@@ -251,6 +251,7 @@ static int consume(side *me) {
     int rc = meet(me);
     while (rc == 0) {
         patience p = {0};
+        /* SYNC P: the columns and the cell may be read (mp_ring_tail). */
         while (mp_ring_tail(ring) == head) {
             rc = wait_longer(me, &p);
             /* What the child sent before it ended is taken first. */
@@ -258,7 +259,7 @@ static int consume(side *me) {
         }
         rc = 0;
         const mp_cell *cell = &ring->cell[head % RING_CELLS];
-        if (cell->seq != head) return -EBADMSG;
+        if (cell->kind != MP_CELL_DATA || cell->seq != head) return -EBADMSG;
         uint64_t records = cell->records;
         if (records == 0) break;
         const uint64_t *key = (const uint64_t *)((const uint8_t *)me->shared + (uint64_t)cell->offset64 * MP_LINE);
@@ -266,6 +267,7 @@ static int consume(side *me) {
         for (uint64_t i = 0; i < records; i++) key_sum += key[i];
         for (uint64_t i = 0; i < records; i++) value_sum += value[i];
         me->out->count += records;
+        /* SYNC C: this slab has been read and may be written again (mp_ring_advance). */
         mp_ring_advance(ring, ++head);
     }
     me->out->end_ns = mp_now_ns();
@@ -358,7 +360,8 @@ static int waker(side *me) {
         me->out->sums[1] += futex(&shared->word, FUTEX_WAKE, 1, NULL) == 1;
         me->out->count++;
         me->out->sums[0] += round;
-    } while (!is_over(me, now) && round < WORD_STOP - 2);
+        /* Where both share a busy core it may be that nobody has slept yet. */
+    } while (!is_over(me, now) || (me->out->sums[1] == 0 && now - me->out->start_ns < me->task->patience_ns));
     me->out->end_ns = now;
     if ((rc = wait_asleep(me, round + 1))) return rc;
     MP_STORE_RELEASE(&shared->word, WORD_STOP);

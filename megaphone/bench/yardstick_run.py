@@ -125,12 +125,11 @@ def run_loop(area: Any, loop: Loop, seconds: float, name: str) -> Run:
         try:
             with _apart(pid):
                 rc = lib.mp_yard_work(area, task, pid)
-            # A child that kept this process waiting has had its time; one that failed is about to end.
-            is_patient = rc != -errno.ETIMEDOUT
+            # A child that kept this process waiting has had its time, and after a wrong message it may wait for us.
+            is_patient = rc not in (-errno.ETIMEDOUT, -errno.EBADMSG)
         finally:
             code = _reap(pid, PATIENCE_SECONDS if is_patient else 0.0)
-        child = lib.mp_yard_outcome_of(area, 1)
-        _refuse_failed_child(name, rc, code, child.rc)
+        _refuse_failed_child(name, rc, code, lib.mp_yard_outcome_of(area, 1).rc)
     if rc == -errno.EBADMSG:
         refuse_wrong(name, "what arrived is not what was sent")
     if rc:
@@ -188,27 +187,33 @@ def _siblings(processor: int) -> set[int]:
 def _reap(pid: int, patience_seconds: float) -> int | None:
     """Wait for a child to end and return its exit code, negative for a signal; None if it had to be killed."""
     deadline = time.monotonic() + patience_seconds
-    while True:
-        ended, status = os.waitpid(pid, os.WNOHANG)
-        if ended:
-            return os.waitstatus_to_exitcode(status)
-        if time.monotonic() >= deadline:
+    try:
+        while time.monotonic() < deadline and not _has_ended(pid):
+            time.sleep(0.0005)
+    finally:
+        # Ctrl-C may come while this waits.
+        is_killed = not _has_ended(pid)
+        if is_killed:
             os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-            return None
-        time.sleep(0.0005)
+        _, status = os.waitpid(pid, 0)
+    return None if is_killed else os.waitstatus_to_exitcode(status)
+
+
+def _has_ended(pid: int) -> bool:
+    """Tell whether a child waits to be waited for."""
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 def _refuse_failed_child(name: str, rc: int, code: int | None, child_rc: int) -> None:
     """Raise what tells best why two processes did not both come to their end."""
+    if -errno.EBADMSG in (rc, child_rc):
+        refuse_wrong(name, "what arrived is not what was sent")
     if code is None:
         message = f"{name}: the second process hung for more than {PATIENCE_SECONDS:g} s and was ended: measure again"
         raise MegaphoneError(message)
     if code < 0:
         message = f"{name}: the second process was ended by {signal.Signals(-code).name}: measure again"
         raise MegaphoneError(message)
-    if child_rc == -errno.EBADMSG:
-        refuse_wrong(name, "what arrived is not what was sent")
     if code or child_rc:
         message = f"{name}: the second process failed: {os.strerror(-child_rc) if child_rc else f'exit code {code}'}"
         raise MegaphoneError(message)

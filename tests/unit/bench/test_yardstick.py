@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +154,13 @@ def test_a_second_process_that_is_killed_is_one_line_and_exit_code_1(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pids = with_child_signalled(monkeypatch, signal.SIGKILL)
+    refuse, codes = yardstick_run._refuse_failed_child, []
+
+    def record_and_refuse(*arguments: Any) -> None:
+        codes.append(arguments[1])
+        refuse(*arguments)
+
+    monkeypatch.setattr(yardstick_run, "_refuse_failed_child", record_and_refuse)
     monkeypatch.setattr("sys.argv", ["yardstick", "--only", name, "--seconds", "0.01"])
     assert yardstick.main() == 1
     printed = capsys.readouterr()
@@ -159,6 +168,8 @@ def test_a_second_process_that_is_killed_is_one_line_and_exit_code_1(
         "",
         f"yardstick: {name}: the second process was ended by SIGKILL: measure again\n",
     )
+    # Its death was noticed, or it came too late to matter; it was not waited for until patience ended.
+    assert codes[0] in (0, -errno.ECHILD)
     assert not psutil.pid_exists(pids[0])
 
 
@@ -172,6 +183,31 @@ def test_a_second_process_that_hangs_is_ended_and_told(name: str, monkeypatch: p
     with pytest.raises(MegaphoneError, match=f"{name}: the second process hung"):
         yardstick.measure([name], 0.001)
     assert not psutil.pid_exists(pids[0])
+
+
+@pytest.mark.parametrize(
+    ("rc", "code", "child_rc", "kind", "said"),
+    [
+        (0, 0, 0, None, ""),
+        (-errno.EBADMSG, None, 0, InternalError, "not what was sent"),
+        (0, 1, -errno.EBADMSG, InternalError, "not what was sent"),
+        (-errno.ETIMEDOUT, None, 0, MegaphoneError, "hung"),
+        (0, None, 0, MegaphoneError, "hung"),
+        (-errno.ECHILD, -signal.SIGSEGV, 0, MegaphoneError, "SIGSEGV"),
+        (-errno.ECHILD, 1, -errno.ETIMEDOUT, MegaphoneError, "timed out"),
+        (-errno.ECHILD, 1, 0, MegaphoneError, "exit code 1"),
+        (-errno.ECHILD, 0, 0, InternalError, "too early"),
+    ],
+)
+def test_of_two_failures_the_cause_is_told(
+    rc: int, code: int | None, child_rc: int, kind: type[Exception] | None, said: str
+) -> None:
+    if kind is None:
+        yardstick_run._refuse_failed_child("hop_ns", rc, code, child_rc)
+        return
+    with pytest.raises(kind, match=f"hop_ns: .*{said}") as told:
+        yardstick_run._refuse_failed_child("hop_ns", rc, code, child_rc)
+    assert type(told.value) is kind
 
 
 @pytest.mark.parametrize("name", ["hop_ns", "ring_m_records_s", "futex_wake_us_p50", "copy_1m_gb_s_2"])
@@ -196,7 +232,8 @@ def children_of(pid: int) -> list[psutil.Process]:
 
 
 def test_no_second_process_outlives_the_first() -> None:
-    with subprocess.Popen([*COMMAND, "--only", "hop_ns", "--seconds", "60"]) as measuring:
+    # A copy waits for nobody, so nothing but the first one's end can end it early.
+    with subprocess.Popen([*COMMAND, "--only", "copy_1m_gb_s_2", "--seconds", "90"]) as measuring:
         (child,) = children_of(measuring.pid)
         measuring.kill()
     child.wait(10)
@@ -210,6 +247,27 @@ def test_ctrl_c_ends_both_processes_without_a_word() -> None:
         out, err = measuring.communicate(timeout=60)
     assert (measuring.returncode, out, err) == (130, "", "")
     assert not child.is_running()
+
+
+def test_a_wait_for_the_second_process_that_is_interrupted_leaves_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    pids = with_child_signalled(monkeypatch, signal.SIGSTOP)
+
+    def interrupt(_: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(lib_of_run(monkeypatch), "mp_yard_work", lambda *_: 0)
+    monkeypatch.setattr(time, "sleep", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        yardstick.measure(["hop_ns"], 0.001)
+    assert not psutil.pid_exists(pids[0])
+
+
+def lib_of_run(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A stand-in for the core that can be changed, in the place where loops are run."""
+    names = [name for name in dir(lib) if name.startswith(("mp_yard", "MP_YARD"))]
+    stand_in = types.SimpleNamespace(**{name: getattr(lib, name) for name in names})
+    monkeypatch.setattr(yardstick_run, "lib", stand_in)
+    return stand_in
 
 
 def test_two_processes_end_on_one_core_and_the_callers_cores_are_given_back() -> None:

@@ -69,7 +69,7 @@ def numpys_checksum(domain: int, records: int, seed: int) -> str:
         pytest.param(3, 1, 64, id="one record"),
     ],
 )
-@pytest.mark.parametrize("name", [*ALWAYS, *EXTRA])
+@pytest.mark.parametrize("name", ["engine", *ALWAYS, *EXTRA])
 def test_every_rival_counts_what_numpy_counts(
     name: str, domain: int, records: int, batch_bytes: int, record_property: Any
 ) -> None:
@@ -94,7 +94,7 @@ def test_every_rival_makes_records_for_as_long_as_asked(name: str) -> None:
 
 @pytest.mark.process
 @pytest.mark.parametrize("batch_bytes", [64, 65536])
-@pytest.mark.parametrize("name", [*ALWAYS, *EXTRA])
+@pytest.mark.parametrize("name", ["engine", *ALWAYS, *EXTRA])
 def test_every_rival_brings_every_byte(name: str, batch_bytes: int) -> None:
     result = report_of(name, "--job", "transport", "--seconds", "0.2", "--batch-bytes", str(batch_bytes))
     assert result["bytes"] > 0

@@ -10,19 +10,20 @@ Bytewax; so that what it sends does not pile up without limit, it looks at words
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import mmap
 import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Protocol
 
 import numpy as np
 
 from megaphone.bench.rivals.common import WORKERS, Rival, Share, Stream, Tally, Task, U64Array, main, routed
-from megaphone.bench.rivals.pair import PING_WORDS, Patience, percentiles_us, run_pair, transport_batches
+from megaphone.bench.rivals.pair import PING_WORDS, Patience, percentiles_us, run_pair, told, transport_batches
 from megaphone.errors import MegaphoneError
 
 # Bytewax places a key by its own hash of the string. These two go to worker 0 and to worker 1 of two; were it ever
@@ -188,17 +189,28 @@ class Transport:
 JOBS: Final[dict[str, Callable[[Task, int, U64Array], Work]]] = {"count": Counting, "transport": Transport}
 
 
-def dataflow(work: Work, me: int) -> Any:
-    """Return the dataflow, whose parts on this worker call `work`."""
+def dataflow(work: Work, me: int, note: mmap.mmap) -> Any:
+    """Return the dataflow, whose parts on this worker call `work`; what goes wrong there is written into `note`."""
     import bytewax.operators as op
     from bytewax.dataflow import Dataflow
     from bytewax.inputs import DynamicSource, StatelessSourcePartition
     from bytewax.operators import StatefulBatchLogic
     from bytewax.outputs import DynamicSink, StatelessSinkPartition
 
+    # Bytewax passes an error on as its own, and the other worker's panic, which it causes, may well be heard first.
+    @contextlib.contextmanager
+    def noting() -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            note.seek(0)
+            note.write(f"worker {me}: {told(error)}".encode()[: len(note)])
+            raise
+
     class Partition(StatelessSourcePartition):
         def next_batch(self) -> Items:
-            items = work.next_items()
+            with noting():
+                items = work.next_items()
             if items is None:
                 raise StopIteration
             return items
@@ -215,8 +227,9 @@ def dataflow(work: Work, me: int) -> Any:
 
     class State(StatefulBatchLogic):
         def on_batch(self, values: list[Any]) -> tuple[list[Any], bool]:
-            for item in values:
-                work.take(item)
+            with noting():
+                for item in values:
+                    work.take(item)
             return [], StatefulBatchLogic.RETAIN
 
         def snapshot(self) -> None:
@@ -239,18 +252,24 @@ def dataflow(work: Work, me: int) -> Any:
 def run(task: Task) -> Sequence[Share]:
     """Do the task in a cluster of two processes."""
     addresses = _loopback_addresses()
+    note = mmap.mmap(-1, mmap.PAGESIZE)
     taken = np.frombuffer(mmap.mmap(-1, mmap.PAGESIZE), np.uint64, WORKERS * WORKERS).reshape(WORKERS, WORKERS)
 
     def work_in(me: int, start: Callable[[], None]) -> Share:
         from bytewax.testing import cluster_main
 
         work = JOBS[task.job](task, me, taken)
-        flow = dataflow(work, me)
+        flow = dataflow(work, me, note)
         start()
         cluster_main(flow, addresses, me)
         return work.share()
 
-    return run_pair(task, work_in)
+    try:
+        return run_pair(task, work_in)
+    except MegaphoneError:
+        if why := bytes(note).rstrip(b"\0").decode(errors="replace"):
+            raise MegaphoneError(why) from None
+        raise
 
 
 def _loopback_addresses() -> list[str]:

@@ -4,33 +4,26 @@ One service per direction, of slices of bytes: a message is written into a loane
 publisher may not block, or two full queues would wait for each other, and it cannot ask for room; so the reader says
 in a shared word how many samples it has given back.
 
-iceoryx2 keeps files in a folder and in /dev/shm, and leaves one of them also after a clean end.  Here both carry the
-number of the program that started the workers, and it removes them, however those ended; what it leaves when it is
-itself killed, the next run removes.
+iceoryx2 keeps files in a folder and in /dev/shm, and leaves one of them also after a clean end.  Here both have this
+run's name, by which they are removed, however the workers ended.
 """
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import importlib.metadata
 import mmap
 import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import psutil
 
 from megaphone.bench.rivals.common import WORKERS, Rival, Share, Task, U64Array, main
+from megaphone.bench.rivals.leftovers import folder_of_run, name_of_run
 from megaphone.bench.rivals.pair import JOBS, SLOTS, Message, column_count, columns_of, run_pair
-
-SHM_FOLDER: Final = Path("/dev/shm")
-NAME: Final = "megaphone_rival_"
 
 
 class SampleLink:
@@ -108,35 +101,13 @@ def _words(sample: Any) -> U64Array:
 
 def run(task: Task) -> Sequence[Share]:
     """Do the task over two services."""
-    remove_what_dead_runs_left()
-    prefix = f"{NAME}{os.getpid()}_"
-    folder = Path(tempfile.mkdtemp(prefix=prefix))
     given_back = np.frombuffer(mmap.mmap(-1, mmap.PAGESIZE), np.uint64, WORKERS)
-
-    def work(me: int, start: Any) -> Share:
-        return JOBS[task.job](SampleLink(task, me, folder, prefix, given_back), task, me, start)
-
-    try:
-        return run_pair(task, work)
-    finally:
-        _remove(os.getpid())
-
-
-def remove_what_dead_runs_left() -> None:
-    """Remove the files of programs that do not run any more."""
-    found = [*SHM_FOLDER.glob(f"{NAME}*"), *Path(tempfile.gettempdir()).glob(f"{NAME}*")]
-    numbers = {path.name.removeprefix(NAME).partition("_")[0] for path in found}
-    for number in numbers:
-        if number.isdecimal() and not psutil.pid_exists(int(number)):
-            _remove(int(number))
-
-
-def _remove(pid: int) -> None:
-    for path in SHM_FOLDER.glob(f"{NAME}{pid}_*"):
-        with contextlib.suppress(OSError):  # another user's
-            path.unlink()
-    for folder in Path(tempfile.gettempdir()).glob(f"{NAME}{pid}_*"):
-        shutil.rmtree(folder, ignore_errors=True)
+    prefix = name_of_run()  # of this program, not of the workers
+    with folder_of_run() as folder:
+        return run_pair(
+            task,
+            lambda me, start: JOBS[task.job](SampleLink(task, me, folder, prefix, given_back), task, me, start),
+        )
 
 
 def version() -> str:

@@ -17,7 +17,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -26,6 +25,7 @@ import numpy as np
 
 from megaphone._core import lib
 from megaphone.bench.rivals.common import WORKERS, Rival, Share, Task, main
+from megaphone.bench.rivals.leftovers import folder_of_run
 from megaphone.bench.rivals.pair import (
     END_SECONDS_MAX,
     JOBS,
@@ -34,6 +34,7 @@ from megaphone.bench.rivals.pair import (
     become_worker,
     column_count,
     columns_of,
+    told,
 )
 from megaphone.errors import MegaphoneError
 
@@ -47,7 +48,6 @@ ENVIRONMENT: Final = {
     "OMPI_MCA_pml": "ob1",
     "OMPI_MCA_btl": "self,sm",
     "OMPI_MCA_oob_tcp_if_include": "lo",
-    "PRTE_MCA_prte_if_include": "lo",
     "OMPI_ALLOW_RUN_AS_ROOT": "1",
     "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
 }
@@ -125,8 +125,7 @@ def rank_main() -> None:
         share = JOBS[task.job](MpiLink(MPI, task), task, world.rank, world.Barrier)
         (folder / f"{world.rank}.json").write_text(json.dumps(share))
     except Exception as error:  # noqa: BLE001 - told in one line, and the other rank must not wait for this one
-        said = str(error) if isinstance(error, MegaphoneError) else f"{type(error).__name__}: {error}"
-        (folder / f"{world.rank}.error").write_text(said)
+        (folder / f"{world.rank}.error").write_text(told(error))
         world.Abort(1)
 
 
@@ -141,16 +140,16 @@ def _remove_names_of_what_is_mapped() -> None:
 def run(task: Task) -> Sequence[Share]:
     """Do the task with two ranks under mpiexec."""
     mpi = _library()
-    with tempfile.TemporaryDirectory(prefix="megaphone-") as folder:
+    with folder_of_run() as folder:
         command = [_mpiexec(), *FLAGS[mpi.get_vendor()[0]], "-n", str(WORKERS), sys.executable, "-c", RANK]
-        command += [json.dumps(dataclasses.asdict(task)), folder]
+        command += [json.dumps(dataclasses.asdict(task)), str(folder)]
         parent = os.getpid()
         launcher = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **ENVIRONMENT},
+            env={**os.environ, **ENVIRONMENT, "TMPDIR": str(folder)},  # where Open MPI keeps its session
             text=True,
             start_new_session=True,  # Ctrl-C is this program's to decide upon
             preexec_fn=lambda: lib.mp_process_die_with(parent),  # noqa: PLW1509 - no thread of ours runs here
@@ -162,7 +161,7 @@ def run(task: Task) -> Sequence[Share]:
             raise MegaphoneError(message) from None
         finally:
             _end(launcher)
-        return _shares(Path(folder), launcher.returncode, said)
+        return _shares(folder, launcher.returncode, said)
 
 
 def _end(launcher: subprocess.Popen[str]) -> None:

@@ -294,12 +294,18 @@ def _worker(
     become_worker(parent)
     try:
         result: Share | str = work(me, lambda: _meet(me, ready))
-    except MegaphoneError as error:
-        result = str(error)
-    except Exception as error:  # noqa: BLE001 - whatever a rival's library raises is told in one line
-        result = f"{type(error).__name__}: {error}"
+    except BaseException as error:  # noqa: BLE001 - a panic in Rust is no Exception, and one line has to tell it
+        result = told(error)
     with contextlib.suppress(BrokenPipeError):
         answer.send(result)
+
+
+def told(error: BaseException) -> str:
+    """Return an error's first cause in one line: libraries wrap what was raised in their own."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    said = " ".join(str(error).split())
+    return said if isinstance(error, MegaphoneError) else f"{type(error).__name__}: {said}"
 
 
 def become_worker(parent: int) -> None:

@@ -7,6 +7,7 @@ import json
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from types import ModuleType
@@ -16,7 +17,7 @@ import numpy as np
 import psutil
 import pytest
 
-from megaphone.bench.rivals import common, iceoryx2, numpy_ring, pair
+from megaphone.bench.rivals import common, leftovers, numpy_ring, pair
 from megaphone.errors import MegaphoneError
 
 ALWAYS = ("plain", "numpy_ring", "queue")
@@ -68,7 +69,7 @@ def numpys_checksum(domain: int, records: int, seed: int) -> str:
         pytest.param(3, 1, 64, id="one record"),
     ],
 )
-@pytest.mark.parametrize("name", [*ALWAYS, *EXTRA])
+@pytest.mark.parametrize("name", ["engine", *ALWAYS, *EXTRA])
 def test_every_rival_counts_what_numpy_counts(
     name: str, domain: int, records: int, batch_bytes: int, record_property: Any
 ) -> None:
@@ -93,7 +94,7 @@ def test_every_rival_makes_records_for_as_long_as_asked(name: str) -> None:
 
 @pytest.mark.process
 @pytest.mark.parametrize("batch_bytes", [64, 65536])
-@pytest.mark.parametrize("name", [*ALWAYS, *EXTRA])
+@pytest.mark.parametrize("name", ["engine", *ALWAYS, *EXTRA])
 def test_every_rival_brings_every_byte(name: str, batch_bytes: int) -> None:
     result = report_of(name, "--job", "transport", "--seconds", "0.2", "--batch-bytes", str(batch_bytes))
     assert result["bytes"] > 0
@@ -180,6 +181,25 @@ def test_a_rival_that_changes_a_byte_on_the_way_is_an_error(
 
 
 @pytest.mark.process
+@pytest.mark.parametrize("name", ["numpy_ring", "queue", "iceoryx2", "bytewax"])
+def test_what_a_worker_raises_is_told_in_one_line(
+    name: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_args: object) -> None:
+        message = "no more\nroom"
+        raise ValueError(message)
+
+    monkeypatch.setattr(common.Tally, "add", refuse)
+    code = common.main(module_of(name).RIVAL, ["--domain", "1000", "--records", "1000", "--batch-bytes", "4096"])
+    out, err = capfd.readouterr()
+    if '"installed": false' in out:
+        pytest.skip(MISSING)
+    told = [line for line in err.splitlines() if line.startswith(f"{name}: ")]
+    assert (code, out, len(told)) == (1, "", 1)
+    assert "ValueError: no more room" in told[0]
+
+
+@pytest.mark.process
 @pytest.mark.parametrize("job", ["count", "transport"])
 def test_a_worker_that_hears_nothing_gives_up(
     job: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -225,16 +245,17 @@ def started(name: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command_of(name, *flags), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def left_in_shared_memory() -> set[str]:
-    marks = (iceoryx2.NAME, "mpich_shm", "ucx_shm", "pym-")
-    return {path.name for path in Path("/dev/shm").iterdir() if path.name.startswith(marks)}
+def left_behind() -> set[str]:
+    marks = (leftovers.NAME, "mpich_shm", "ucx_shm", "sm_segment", "pym-")
+    folders = (leftovers.SHM_FOLDER, Path(tempfile.gettempdir()))
+    return {path.name for folder in folders for path in folder.iterdir() if path.name.startswith(marks)}
 
 
 @pytest.mark.process
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 @pytest.mark.parametrize("name", [*ALWAYS, *EXTRA])
 def test_a_rival_that_is_stopped_leaves_nothing(name: str, number: int, code: int) -> None:
-    before = left_in_shared_memory()
+    before = left_behind()
     with started(name) as program:
         workers = workers_of(program, name)
         program.send_signal(number)
@@ -242,13 +263,13 @@ def test_a_rival_that_is_stopped_leaves_nothing(name: str, number: int, code: in
     assert (program.returncode, out) == (code, "")
     psutil.wait_procs(workers, timeout=10)
     assert not any(worker.is_running() for worker in workers)
-    assert left_in_shared_memory() <= before
+    assert left_behind() <= before
 
 
 @pytest.mark.process
 @pytest.mark.parametrize("name", ["numpy_ring", "queue", *EXTRA])
 def test_a_worker_that_is_killed_ends_the_run_with_one_line(name: str) -> None:
-    before = left_in_shared_memory()
+    before = left_behind()
     with started(name) as program:
         workers = workers_of(program, name)
         workers[1].kill()
@@ -259,7 +280,7 @@ def test_a_worker_that_is_killed_ends_the_run_with_one_line(name: str) -> None:
     assert "SIGKILL" in told[0] or "9" in told[0]
     if name in ALWAYS:
         assert err.count("\n") == 1
-    assert left_in_shared_memory() <= before
+    assert left_behind() <= before
 
 
 @pytest.mark.process
@@ -271,17 +292,17 @@ def test_workers_die_with_the_program_that_started_them(name: str) -> None:
         program.communicate(timeout=20)
     psutil.wait_procs(workers, timeout=10)
     assert not any(worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE for worker in workers)
-    iceoryx2.remove_what_dead_runs_left()
+    leftovers.remove_what_dead_runs_left()
 
 
 def test_what_a_killed_run_left_is_removed_and_a_running_ones_is_not() -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as ended:
         ended.wait()
-    dead, running = (Path("/dev/shm") / f"{iceoryx2.NAME}{pid}_test" for pid in (ended.pid, 1))
+    dead, running = (Path("/dev/shm") / f"{leftovers.NAME}{pid}_test" for pid in (ended.pid, 1))
     try:
         for path in (dead, running):
             path.touch()
-        iceoryx2.remove_what_dead_runs_left()
+        leftovers.remove_what_dead_runs_left()
         assert (dead.exists(), running.exists()) == (False, True)
     finally:
         for path in (dead, running):

@@ -4,7 +4,7 @@
 VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
-EXTRAS := test,dev
+EXTRAS := test,dev,plot
 
 # A newer Python than these serves as well: make PYTHON=/path/to/python
 PYTHON = $(shell for python in python3.11 python3.12 python3.13 python3.14 python3; do \

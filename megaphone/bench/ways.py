@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from megaphone.dataflow.graph import Graph
     from megaphone.dataflow.operators.input import Input
     from megaphone.dataflow.operators.probe import Probe
+    from megaphone.dataflow.result import Result
     from megaphone.dataflow.worker import Worker
 
 
@@ -183,7 +184,7 @@ def run(settings: Settings) -> dict[str, Any]:
         InternalError: what was read is not what was sent.
     """
     _check(settings)
-    result = execute(partial(build, settings), workers=settings.workers, drive=partial(drive, settings))
+    result = _run(settings)
     parts: list[Part] = result.returned
     readings = {"broadcast": settings.workers, "tee": 2}.get(settings.way, 1)
     sent, key_sum = readings * sum(part.sent for part in parts), readings * sum(part.key_sum for part in parts) % 2**64
@@ -208,6 +209,10 @@ def run(settings: Settings) -> dict[str, Any]:
         "pinned_mb_max": ledger.pinned_bytes_max / 1e6,
         "checksum": f"{received_sum:016x}",
     }
+
+
+def _run(settings: Settings) -> Result:
+    return execute(partial(build, settings), workers=settings.workers, drive=partial(drive, settings))
 
 
 def _check(settings: Settings) -> None:

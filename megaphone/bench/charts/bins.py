@@ -5,7 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from megaphone.bench.charts.data import groups_of, having, spread, values_of
-from megaphone.bench.charts.sheet import BLUE, GREEN, ORANGE, VERMILLION, Key, Look, Sheet, empty, gid, line, log
+from megaphone.bench.charts.sheet import (
+    BLUE,
+    GREEN,
+    ORANGE,
+    VERMILLION,
+    Key,
+    Look,
+    Sheet,
+    empty,
+    gid,
+    line,
+    log,
+    name_panel,
+)
 from megaphone.bench.charts.words import BACKENDS, conditions, power, rounds
 
 if TYPE_CHECKING:
@@ -27,12 +40,12 @@ def draw(result: Result) -> dict[str, Sheet]:
     sheet = Sheet(
         result, "What bins cost while nothing moves: latency by their number",
         [f"{conditions(result.rows)}. {rounds(result.rows)}",
-         "Flat and close to the dotted line of its colour is good: bins are what makes state movable."],
+         "Bins are what makes state movable: a line that stays flat, near the dotted one of its colour, is good."],
         keys, columns=max(len(backends), 1), sharex=True, sharey=True,
     )  # fmt: skip
     for panel, backend in zip(sheet.panels, backends, strict=False):
         log(panel, "y")
-        panel.set_title(f"counts in {BACKENDS.get(backend, backend)}")
+        name_panel(panel, f"counts in {BACKENDS.get(backend, backend)}")
         mine = having(groups, backend=backend)
         binned = [(int(str(of["bins"]).partition("^")[2]), rows) for of, rows in mine if of["bins"] != _NATIVE]
         without = [rows for of, rows in mine if of["bins"] == _NATIVE]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from megaphone.bench.charts.data import groups_of, having, spread, values_of
 from megaphone.bench.charts.sheet import Sheet
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from megaphone.bench.results import Result
     from megaphone.bench.table import Group
 
-_CLOSED: str = "closed loop"
+_CLOSED: Final = "closed loop"
 
 
 def draw(result: Result) -> dict[str, Sheet]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import statistics
 from typing import TYPE_CHECKING, Any, Final
 
-from megaphone.bench.charts.data import Spread, groups_of, spread
-from megaphone.bench.charts.sheet import BLUE, GREY, Look, Sheet, empty, gid
+from megaphone.bench.charts.data import groups_of, spread
+from megaphone.bench.charts.sheet import BLUE, GREY, Look, Sheet, empty, gid, name_panel
 from megaphone.bench.charts.words import count, is_paced, rounds, short
 from megaphone.bench.table import shares
 
@@ -23,12 +23,11 @@ _ABOUT_YARDSTICK: Final = (
     "The share is of what a C loop reached in the same minute: random increments in 80 MB, prefetched, by 2 processes."
 )
 _COLUMNS: Final = {
-    "p50_ms": "p50, ms", "p99_ms": "p99, ms", "p999_ms": "p99.9, ms", "max_ms": "highest, ms",
-    "migration_ms": "moved in, ms", "moved_m_keys_s": "M keys moved/s", "copies_per_record": "copies per record",
+    "p50_ms": "p50\nms", "p99_ms": "p99\nms", "p999_ms": "p99.9\nms", "max_ms": "highest\nms",
+    "migration_ms": "moved in\nms", "moved_m_keys_s": "moved\nM keys/s", "copies_per_record": "copies\nper record",
 }  # fmt: skip
 _LOOK: Final = Look(BLUE)
-_FIRST_COLUMN: Final = 0.36
-_ROW_INCHES: Final = 0.27
+_ROW_INCHES: Final = 0.3
 
 
 def draw(result: Result) -> dict[str, Sheet]:
@@ -36,11 +35,11 @@ def draw(result: Result) -> dict[str, Sheet]:
     groups = groups_of(result, "mark")
     free = [group for group in groups if not all(map(is_paced, group[1]))]
     asked = [group for group in groups if group not in free]
-    lines = [len(free) + 2.0, len(asked) + 2.0]
+    lines = [len(free) + 2.0, 1.4 * len(asked) + 2.0]
     sheet = Sheet(
-        result, "What the project promises: rates of closed loops above, latency and moves at a given rate below",
+        result, "What the project promises: closed loops, latency at given rates, and moves",
         [f"All rates are over all workers. {rounds(result.rows)}", _ABOUT_YARDSTICK],
-        rows=2, panel_inches=(11.0, sum(lines) * _ROW_INCHES / 2), height_ratios=lines,
+        rows=2, panel_inches=(12.0, sum(lines) * _ROW_INCHES / 2), height_ratios=lines,
     )  # fmt: skip
     bars, cells = sheet.panels
     _draw_bars(bars, free)
@@ -49,12 +48,11 @@ def draw(result: Result) -> dict[str, Sheet]:
 
 
 def _draw_bars(panel: Axes, groups: Sequence[Group]) -> None:
-    panel.set_title("highest rate, M records/s")
+    name_panel(panel, "closed loops and transport: as many records as the engine takes")
     panel.set_xlabel("M records/s")
     panel.grid(visible=False, axis="y")
     panel.set_yticks(range(len(groups)), [_name(of) for of, _ in groups])
     panel.invert_yaxis()
-    panel.margins(x=0.2)
     for position, (of, rows) in enumerate(groups):
         rate = spread(rows, "rate_m_s")
         if rate is None:
@@ -68,35 +66,39 @@ def _draw_bars(panel: Axes, groups: Sequence[Group]) -> None:
         part = f"  ({statistics.median(found):.2f} of the yardstick)" if found else ""
         panel.annotate(f"{short(rate.middle)} M/s{part}", (rate.most, position), xytext=(4, 0),
                        textcoords="offset points", va="center", size=8.5)  # fmt: skip
+    # Room for what is written beside the longest bar.
+    panel.set_xlim(0, 1.4 * max((rate.most for _, rows in groups if (rate := spread(rows, "rate_m_s"))), default=1))
     if not groups:
         empty(panel, "not measured")
 
 
 def _draw_table(panel: Axes, groups: Sequence[Group]) -> None:
-    """Write a table of medians, the spread of rounds beside them, in a panel without axes."""
-    panel.set_axis_off()
+    """Write a table of medians, the spread of rounds below each, in a panel whose ticks name the rows."""
+    name_panel(panel, "at an offered rate: the median of all rounds; in grey from the least to the most")
+    panel.grid(visible=False)
+    panel.spines[:].set_visible(False)
     panel.set_xlim(0, 1)
-    panel.set_ylim(len(groups) + 0.6, -1)
-    panel.set_title("at an offered rate: median of the rounds, and from the least to the most")
-    if not groups:
-        empty(panel, "not measured")
-        return
+    panel.set_ylim(len(groups), -0.8)
+    panel.set_xticks([])
+    panel.set_yticks([position + 0.5 for position in range(len(groups))], [_name(of) for of, _ in groups])
+    panel.tick_params(length=0)
     named = {name: title for name, title in _COLUMNS.items() if any(spread(rows, name) for _, rows in groups)}
-    step = (1 - _FIRST_COLUMN) / max(len(named), 1)
-    for number, title in enumerate(named.values()):
-        panel.text(_FIRST_COLUMN + (number + 1) * step, -0.35, title, ha="right", size=8, weight="bold")
+    if not named:
+        empty(panel, "not measured" if not groups else "no figures")
+        return
+    for number, title in enumerate(named.values(), start=1):
+        panel.text(number / len(named), -0.08, title, ha="right", va="bottom", size=8, weight="bold")
     for position, (of, rows) in enumerate(groups):
         panel.axhline(position, color="#DDDDDD", linewidth=0.6)
-        panel.text(0, position + 0.5, _name(of), va="center", size=8.5, gid=gid("row", *of.values()))
-        for number, name in enumerate(named):
-            panel.text(_FIRST_COLUMN + (number + 1) * step, position + 0.5, _cell(spread(rows, name)), ha="right",
-                       va="center", size=8)  # fmt: skip
-
-
-def _cell(found: Spread | None) -> str:
-    if found is None:
-        return "–"
-    return short(found.middle) + (f" ({short(found.least)}–{short(found.most)})" if found.least < found.most else "")
+        for number, name in enumerate(named, start=1):
+            found = spread(rows, name)
+            told = short(found.middle) if found else "–"
+            has_spread = found is not None and found.least < found.most
+            panel.text(number / len(named), position + (0.36 if has_spread else 0.5), told, ha="right", va="center",
+                       size=8.5, gid=gid(*of.values(), name))  # fmt: skip
+            if found is not None and has_spread:
+                panel.text(number / len(named), position + 0.76, f"{short(found.least)}–{short(found.most)}",
+                           ha="right", va="center", size=6.5, color=GREY)  # fmt: skip
 
 
 def _name(of: Mapping[str, Any]) -> str:

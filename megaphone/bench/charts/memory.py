@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from megaphone.bench.charts.data import groups_of, having, typical, values_of
-from megaphone.bench.charts.sheet import BLACK, BLUE, GREY, ORANGE, PURPLE, SHADE, Key, Look, Sheet, empty, gid
-from megaphone.bench.charts.timeline import shade
-from megaphone.bench.charts.words import STRATEGIES, TRANSFERS, conditions
+from megaphone.bench.charts.data import groups_of, having, values_of
+from megaphone.bench.charts.sheet import BLACK, BLUE, ORANGE, PURPLE, Key, Look, Sheet, empty, gid, name_panel
+from megaphone.bench.charts.timeline import MIGRATION_KEYS, shade
+from megaphone.bench.charts.words import STRATEGIES, TRANSFERS, conditions, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from megaphone.bench.table import Group
 
 # Columns of a row of accounts, after the time.
-ACCOUNTS: Final = {1: ("committed", "committed: all chunks of the region that are in use", Look(BLUE)),
-                   2: ("state", "state: what the bins hold", Look(ORANGE)),
-                   3: ("pinned", "pinned: batches that are held", Look(PURPLE, dash="-."))}  # fmt: skip
+ACCOUNTS: Final = {1: ("committed", "committed: chunks of the region in use", Look(BLUE)),
+                   2: ("state", "state: what bins hold", Look(ORANGE)),
+                   3: ("pinned", "pinned: batches held by views", Look(PURPLE, dash="-."))}  # fmt: skip
 PSS: Final = Look(BLACK, "o", "")
 
 
@@ -27,9 +27,7 @@ def draw(result: Result) -> dict[str, Sheet]:
     groups = groups_of(result, "strategy", "transfer")
     strategies, transfers = values_of(groups, "strategy"), values_of(groups, "transfer")
     keys = [*(Key(label, look) for _, label, look in ACCOUNTS.values()),
-            Key("PSS of all processes, as the kernel counts", PSS), Key("a migration", Look(SHADE), is_area=True),
-            Key("its begin", Look(GREY, dash="--", width=1.0)),
-            Key("its end", Look(GREY, dash=":", width=1.0))]  # fmt: skip
+            Key("PSS: the kernel's count", PSS), *MIGRATION_KEYS]  # fmt: skip
     sheet = Sheet(
         result, "Memory of a run in which a quarter of the state moves away and back",
         [f"{conditions(result.rows)}. The first round.",
@@ -39,11 +37,12 @@ def draw(result: Result) -> dict[str, Sheet]:
     )  # fmt: skip
     for row, transfer in zip(sheet.axes, transfers, strict=False):
         for panel, strategy in zip(row, strategies, strict=False):
-            panel.set_title(f"{STRATEGIES.get(strategy, strategy)}, {TRANSFERS.get(transfer, transfer)}", size=9)
+            name_panel(panel, f"{STRATEGIES.get(strategy, strategy)}, {TRANSFERS.get(transfer, transfer)}")
             _draw_run(panel, having(groups, strategy=strategy, transfer=transfer))
     sheet.labels("time since the start of the run, s", "memory, MB")
     for panel in sheet.panels:
         panel.set_ylim(bottom=0)
+        panel.yaxis.set_major_formatter(lambda value, _: plain(value))
     return {"memory": sheet}
 
 
@@ -52,7 +51,7 @@ def _draw_run(panel: Axes, groups: list[Group]) -> None:
         empty(panel, "not measured")
         return
     of, rows = groups[0]
-    series = typical(rows, "repeat")["series"]
+    series = rows[0]["series"]
     accounts, pss = series.get("accounts", []), series.get("pss", [])
     if not accounts and not pss:
         empty(panel)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from megaphone.bench.charts.data import groups_of, having, spread, values_of
-from megaphone.bench.charts.sheet import BLUE, GREY, ORANGE, Key, Look, Sheet, gid, log
+from megaphone.bench.charts.sheet import BLUE, GREY, ORANGE, Key, Look, Sheet, gid, log, name_panel
 from megaphone.bench.charts.words import rounds, short
 
 if TYPE_CHECKING:
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
     from megaphone.bench.results import Result
     from megaphone.bench.table import Group
 
-STYLES: Final = {"plain": ("plain: state stays where it is", Look(BLUE)),
-                 "flex": ("flex: state in bins that can move", Look(ORANGE))}  # fmt: skip
+STYLES: Final = {"plain": ("plain: state stays where it is", Look(BLUE, "o")),
+                 "flex": ("flex: state in bins that can move", Look(ORANGE, "s"))}  # fmt: skip
 _WINDOWS: Final = {"12h": "windows as the queries have them (hours): none closes in a run",
                    "closing": "short windows, which close in the run"}  # fmt: skip
 _BAR: Final = 0.38
@@ -38,10 +39,10 @@ def draw(result: Result) -> dict[str, Sheet]:
     for column, one in enumerate(windows):
         mine = having(groups, windows=one)
         above, below = sheet.axes[0][column], sheet.axes[1][column]
-        above.set_title(_WINDOWS.get(one, f"windows: {one}"), size=9)
+        name_panel(above, _WINDOWS.get(one, f"windows: {one}"))
         log(below, "y")
-        _bars(above, mine, "highest_m_s")
-        _bars(below, mine, "half_p99_ms")
+        _draw(above, mine, "highest_m_s")
+        _draw(below, mine, "half_p99_ms")
         above.margins(y=0.12)
         below.margins(y=0.2)
     sheet.axes[0][0].set_ylabel("highest rate, M events/s")
@@ -51,7 +52,8 @@ def draw(result: Result) -> dict[str, Sheet]:
     return {"nexmark": sheet}
 
 
-def _bars(panel: Axes, groups: Sequence[Group], figure: str) -> None:
+def _draw(panel: Axes, groups: Sequence[Group], figure: str) -> None:
+    """Draw bars, or marks on a logarithmic axis, on which a bar's length means nothing."""
     queries, styles = values_of(groups, "query"), values_of(groups, "style")
     panel.set_xticks(range(len(queries)), queries)
     panel.grid(visible=False, axis="x")
@@ -64,8 +66,12 @@ def _bars(panel: Axes, groups: Sequence[Group], figure: str) -> None:
                 panel.text(x, 0.02, "none", transform=panel.get_xaxis_transform(), ha="center", rotation=90, size=7,
                            color=GREY)  # fmt: skip
                 continue
-            panel.bar(x, found.middle, _BAR, color=look.colour, gid=gid(*groups[0][0].values(), query, style, figure))
+            name = gid(groups[0][0]["windows"], query, style, figure)
+            if panel.get_yscale() == "log":
+                panel.plot([x], [found.middle], gid=name, **replace(look, dash="").options)
+            else:
+                panel.bar(x, found.middle, _BAR, color=look.colour, gid=name)
             if found.least < found.most:
                 panel.vlines(x, found.least, found.most, color="black", linewidth=1.0)
-            panel.annotate(short(found.middle), (x, found.most), xytext=(0, 2), textcoords="offset points",
+            panel.annotate(short(found.middle), (x, found.most), xytext=(0, 4), textcoords="offset points",
                            ha="center", size=7)  # fmt: skip

@@ -45,13 +45,12 @@ DPI: Final = 130
 _FONTS: Final = {"title": 13.0, "about": 9.5, "legend": 9.0, "foot": 7.0}
 _LINE_INCHES: Final = {"title": 0.27, "about": 0.19, "legend": 0.24, "foot": 0.14}
 # Of a character, on average; a line is broken a little early rather than run over the edge.
-_CHARACTER_INCHES: Final = {"title": 0.118, "about": 0.078, "legend": 0.075, "foot": 0.058}
-_LEGEND_HANDLE_INCHES: Final = 0.65
+_CHARACTER_INCHES: Final = {"title": 0.110, "about": 0.073, "legend": 0.068, "foot": 0.054}
+_LEGEND_HANDLE_INCHES: Final = 0.62
 _EDGE_INCHES: Final = 0.15
 _SETTINGS: Final[dict[Any, Any]] = {
     "font.family": "DejaVu Sans", "font.size": 9.0, "axes.spines.top": False, "axes.spines.right": False,
     "axes.grid": True, "grid.color": "#DDDDDD", "grid.linewidth": 0.6, "axes.axisbelow": True,
-    "axes.titlesize": 10.0, "axes.titleweight": "bold", "axes.titlelocation": "left",
     # Text stays text, which can be searched; and the same result gives the same file.
     "svg.fonttype": "none", "svg.hashsalt": "megaphone",
 }  # fmt: skip
@@ -132,7 +131,7 @@ class Sheet:
                     "about": [line for text in [*about, *(warning if smoke else [])]
                               for line in _wrapped(text, "about", width)]}  # fmt: skip
             legend_columns, legend_rows = _legend_shape(keys, width)
-            head_inches = 2 * _EDGE_INCHES + legend_rows * _LINE_INCHES["legend"]
+            head_inches = _EDGE_INCHES + legend_rows * _LINE_INCHES["legend"]
             head_inches += sum(len(lines) * _LINE_INCHES[kind] for kind, lines in head.items())
             foot_inches = 2 * _EDGE_INCHES + len(foot) * _LINE_INCHES["foot"]
             height = rows * panel_inches[1] + head_inches + foot_inches
@@ -216,6 +215,11 @@ def line(panel: Axes, points: Sequence[tuple[float, Spread | None]], look: Look,
             panel.vlines(x, y.least, y.most, color=look.colour, linewidth=1.0, alpha=0.7)
 
 
+def name_panel(panel: Axes, text: str) -> None:
+    """Write above a panel what it shows."""
+    panel.set_title(text, loc="left", size=9.5, weight="bold")
+
+
 def log(panel: Axes, *axes: str) -> None:
     """Make axes logarithmic."""
     for axis in axes:
@@ -232,10 +236,10 @@ def empty(panel: Axes, text: str = "no figures") -> None:
 
 def _ticks(panel: Axes) -> None:
     """Write the ticks of logarithmic axes as plain numbers, between the powers of ten too where there are few."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter
 
     for axis, limits in ((panel.xaxis, panel.get_xlim()), (panel.yaxis, panel.get_ylim())):
-        if axis.get_scale() == "log" and not axis.get_gid():
+        if axis.get_scale() == "log" and not isinstance(axis.get_major_locator(), FixedLocator):
             decades = limits[1] / limits[0]
             subs = (1.0,) if decades > 300 else (1.0, 3.0) if decades > 30 else (1.0, 2.0, 5.0)
             axis.set_major_locator(LogLocator(subs=subs, numticks=20))

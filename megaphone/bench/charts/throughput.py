@@ -43,7 +43,7 @@ def draw(result: Result) -> dict[str, Sheet]:
                 panel.plot([offered], [highest.middle], zorder=5, gid=name, **hollow.options)
     if offered_all := sorted({float(of["offered_m_s"]) for of, _ in groups}):
         panel.set_xticks(offered_all, [f"{rate:g}" for rate in offered_all], minor=False)
-        panel.xaxis.set_gid("rates")
+        panel.set_xticks([], minor=True)
     if not any(spread(rows, "max_ms") for _, rows in groups):
         empty(panel)
     sheet.labels("offered rate, M records/s over all workers (log)", "highest latency of a record, ms (log)")

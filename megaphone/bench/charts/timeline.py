@@ -5,7 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from megaphone.bench.charts.data import groups_of, having, typical, values_of
-from megaphone.bench.charts.sheet import BLUE, GREEN, GREY, SHADE, VERMILLION, Key, Look, Sheet, empty, gid, log
+from megaphone.bench.charts.sheet import (
+    BLUE,
+    GREEN,
+    GREY,
+    SHADE,
+    VERMILLION,
+    Key,
+    Look,
+    Sheet,
+    empty,
+    gid,
+    log,
+    name_panel,
+)
 from megaphone.bench.charts.words import STRATEGIES, TRANSFERS, conditions, length
 from megaphone.bench.experiments.reports import TIMELINE_COLUMNS
 
@@ -19,12 +32,12 @@ if TYPE_CHECKING:
 
 LINES: Final = {"max_ms": ("highest", Look(VERMILLION)), "p99_ms": ("p99", Look(GREEN)),
                 "p50_ms": ("p50 (median)", Look(BLUE))}  # fmt: skip
-KEYS: Final = (
-    *(Key(label, look) for label, look in LINES.values()),
-    Key("a migration, from its begin", Look(GREY, dash="--", width=1.0)),
-    Key("to its end", Look(GREY, dash=":", width=1.0)),
-    Key("meanwhile", Look(SHADE), is_area=True),
+MIGRATION_KEYS: Final = (
+    Key("a migration begins", Look(GREY, dash="--", width=1.0)),
+    Key("it ends", Look(GREY, dash=":", width=1.0)),
+    Key("in between", Look(SHADE), is_area=True),
 )
+KEYS: Final = (*(Key(label, look) for label, look in LINES.values()), *MIGRATION_KEYS)
 _WORD_COUNT: Final = "word-count"
 
 
@@ -81,12 +94,13 @@ def about(groups: Sequence[Group]) -> list[str]:
     widths = {round(b[0] - a[0], 6) for row in rows if len(t := row["series"].get("timeline", [])) > 1
               for a, b in zip(t, t[1:], strict=False)}  # fmt: skip
     window = f"Each step is a window of {length(min(widths) * 1e3)}." if widths else ""
-    return [f"{conditions(rows)}.{which}", f"{window} A hollow space is a window in which no record came out.".strip()]
+    read = "No line is a window in which no record came out; the time beside a migration is how long it took."
+    return [f"{conditions(rows)}.{which}", f"{window} {read}".strip()]
 
 
 def draw_run(panel: Axes, title: str, groups: Sequence[Group]) -> None:
     """Draw the typical run of a point."""
-    panel.set_title(title, size=9)
+    name_panel(panel, title)
     log(panel, "y")
     if not groups:
         empty(panel, "not measured")

@@ -87,7 +87,8 @@ def conditions(rows: Sequence[Mapping[str, Any]]) -> str:
         parts.append(f"{count(int(rate))} records/s offered")
     if seconds := common("--duration"):
         parts.append(f"{seconds} s a run")
-    return ", ".join(part for part in parts if part)
+    text = ", ".join(part for part in parts if part)
+    return text[:1].upper() + text[1:]
 
 
 def rounds(rows: Sequence[Mapping[str, Any]]) -> str:

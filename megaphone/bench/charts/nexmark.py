@@ -33,7 +33,7 @@ def draw(result: Result) -> dict[str, Sheet]:
         result, "NEXMark: the highest rate of each query, and its latency at half of that rate",
         [f"2 workers. The highest rate is that at which p99 stays below 100 ms. {rounds(result.rows)}"],
         [Key(label, look, is_area=True) for label, look in STYLES.values()],
-        rows=2, columns=max(len(windows), 1), panel_inches=(6.5, 2.9), sharey="row",
+        rows=2, columns=max(len(windows), 1), panel_inches=(6.5, 2.9), sharex="col", sharey="row",
         width_ratios=sizes or [1],
     )  # fmt: skip
     for column, one in enumerate(windows):

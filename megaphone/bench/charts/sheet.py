@@ -220,6 +220,22 @@ def name_panel(panel: Axes, text: str) -> None:
     panel.set_title(text, loc="left", size=9.5, weight="bold")
 
 
+def write_beside(panel: Axes, text: str, place: tuple[float, float], offset: tuple[int, int], **options: Any) -> None:
+    """Write a small text beside a mark, white around its letters, so that it can be read across a line.
+
+    Args:
+        panel: which.
+        text: what.
+        place: of the mark, in data.
+        offset: of the text from there, in points.
+        options: of the text, as matplotlib has them.
+    """
+    from matplotlib.patheffects import withStroke
+
+    halo = [withStroke(linewidth=2, foreground="white")]
+    panel.annotate(text, place, xytext=offset, textcoords="offset points", path_effects=halo, **options)
+
+
 def log(panel: Axes, *axes: str) -> None:
     """Make axes logarithmic."""
     for axis in axes:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from megaphone.bench.charts.data import groups_of, having, spread, values_of
 from megaphone.bench.charts.looks import STRATEGY
-from megaphone.bench.charts.sheet import GREY, Key, Look, Sheet, empty, gid, log, name_panel
+from megaphone.bench.charts.sheet import GREY, Key, Look, Sheet, empty, gid, log, name_panel, write_beside
 from megaphone.bench.charts.words import STRATEGIES, TRANSFERS, conditions, power, rounds
 
 if TYPE_CHECKING:
@@ -35,8 +35,10 @@ def draw(result: Result) -> dict[str, Sheet]:
     """Return the chart of a result of ``strategies``."""
     groups = groups_of(result, "varies", "bins", "keys", "strategy", "transfer")
     varies = values_of(groups, "varies")
-    series = [(strategy, transfer) for transfer in values_of(groups, "transfer")
-              for strategy in values_of(groups, "strategy")]  # fmt: skip
+    # By strategy first: the legend is filled column by column, and a column is then a strategy.
+    series = [
+        (strategy, transfer) for strategy in values_of(groups, "strategy") for transfer in values_of(groups, "transfer")
+    ]
     keys = [
         Key(f"{STRATEGIES.get(strategy, strategy)}, {TRANSFERS.get(transfer, transfer)}", look_of(strategy, transfer))
         for strategy, transfer in series
@@ -73,8 +75,7 @@ def _draw_line(panel: Axes, groups: Sequence[Group], look: Look, name: str) -> N
         panel.vlines(took.middle, highest.least, highest.most, color=look.colour, linewidth=1.0, alpha=0.7)
     offset = _OFFSETS.get(str(groups[0][0]["strategy"]), (5, 3)) if groups else (5, 3)
     for text, x, y in _labels([(_label(of), took.middle, highest.middle) for of, took, highest in known]):
-        panel.annotate(text, (x, y), xytext=offset, textcoords="offset points", size=7.5, color=look.colour,
-                       ha="left" if offset[0] >= 0 else "right")  # fmt: skip
+        write_beside(panel, text, (x, y), offset, color=look.colour, size=7.5, ha="left" if offset[0] > 0 else "right")
 
 
 def _labels(points: Sequence[tuple[str, float, float]]) -> list[tuple[str, float, float]]:

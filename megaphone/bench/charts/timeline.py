@@ -94,7 +94,7 @@ def about(groups: Sequence[Group]) -> list[str]:
     widths = {round(b[0] - a[0], 6) for row in rows if len(t := row["series"].get("timeline", [])) > 1
               for a, b in zip(t, t[1:], strict=False)}  # fmt: skip
     window = f"Each step is a window of {length(min(widths) * 1e3)}." if widths else ""
-    read = "No line is a window in which no record came out; the time beside a migration is how long it took."
+    read = "Where a line breaks, no record came out; the time beside a migration is how long it took."
     return [f"{conditions(rows)}.{which}", f"{window} {read}".strip()]
 
 

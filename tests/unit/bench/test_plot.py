@@ -175,9 +175,9 @@ def test_migrations_are_marked_where_they_begin_and_end() -> None:
 @pytest.mark.parametrize("lacks", ["all rows but one", "figures", "series", "figures and series"])
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_what_a_result_lacks_is_left_out(name: str, lacks: str) -> None:
-    keep = 1 if lacks == "all rows but one" else 3
+    keep = 1 if lacks == "all rows but one" else 100
     less = short_of(
-        fabricated.result(name, size, 1), keep, figures="figures" not in lacks, series="series" not in lacks
+        fabricated.result(name, "smoke", 1), keep, figures="figures" not in lacks, series="series" not in lacks
     )
     sheets = DRAWINGS[name](less)
     assert sheets

@@ -45,7 +45,7 @@ DPI: Final = 130
 _FONTS: Final = {"title": 13.0, "about": 9.5, "legend": 9.0, "foot": 7.0}
 _LINE_INCHES: Final = {"title": 0.27, "about": 0.19, "legend": 0.24, "foot": 0.14}
 # Of a character, on average; a line is broken a little early rather than run over the edge.
-_CHARACTER_INCHES: Final = {"title": 0.110, "about": 0.073, "legend": 0.068, "foot": 0.054}
+_CHARACTER_INCHES: Final = {"title": 0.103, "about": 0.071, "legend": 0.068, "foot": 0.054}
 _LEGEND_HANDLE_INCHES: Final = 0.62
 _EDGE_INCHES: Final = 0.15
 _SETTINGS: Final[dict[Any, Any]] = {
@@ -126,7 +126,7 @@ class Sheet:
             width = max(columns * panel_inches[0], 8.0)
             smoke = result.head["size"] == "smoke"
             warning = ["Measured at the smoke size, which tries the experiment out: the figures mean little."]
-            foot = _wrapped(" · ".join(origin(result)), "foot", width)
+            foot = [line for text in origin(result) for line in _wrapped(text, "foot", width)]
             head = {"title": _wrapped(title, "title", width),
                     "about": [line for text in [*about, *(warning if smoke else [])]
                               for line in _wrapped(text, "about", width)]}  # fmt: skip
@@ -174,27 +174,33 @@ class Sheet:
         import matplotlib as mpl
 
         with mpl.rc_context({**mpl.rcParamsDefault, **_SETTINGS}):
-            for panel in self.panels:
-                _ticks(panel)
+            if self.figure.get_layout_engine() is not None:
+                # Once: what the panels need does not depend on the kind, and finding it is most of the work.
+                for panel in self.panels:
+                    _ticks(panel)
+                self.figure.draw_without_rendering()
+                self.figure.set_layout_engine("none")
             buffer = BytesIO()
             self.figure.savefig(buffer, format=kind, metadata={"Date": None} if kind == "svg" else {"Software": None})
             return buffer.getvalue()
 
 
 def origin(result: Result) -> list[str]:
-    """Return where a result comes from: machine, versions, commit, command, and when."""
+    """Return where a result comes from, in two lines: the machine; the code, the command, and when."""
     head, machine = result.head, result.head["machine"]
     days = sorted({str(row.get("started", ""))[:10] for row in result.rows} - {""})
-    parts = [
+    where = [
         f"{machine.get('cpu', 'unknown processor')}, {machine.get('cores_usable', '?')} cores, "
         f"{machine.get('memory_bytes', 0) / 1e9:.0f} GB",
         str(machine.get("kernel", "")),
         str(machine.get("python", "")),
+    ]
+    what = [
         f"megaphone {head.get('version', '?')}, commit {head.get('commit', 'unknown')}",
         str(head.get("command", "")),
         " to ".join(dict.fromkeys([days[0], days[-1]])) if days else "",
     ]
-    return [part for part in parts if part]
+    return [" · ".join(part for part in parts if part) for parts in (where, what)]
 
 
 def gid(*names: object) -> str:
@@ -232,8 +238,9 @@ def write_beside(panel: Axes, text: str, place: tuple[float, float], offset: tup
     """
     from matplotlib.patheffects import withStroke
 
-    halo = [withStroke(linewidth=2, foreground="white")]
-    panel.annotate(text, place, xytext=offset, textcoords="offset points", path_effects=halo, **options)
+    # Below the lines, so that no halo hides a mark.
+    options = {"zorder": 1.9, "path_effects": [withStroke(linewidth=2, foreground="white")], **options}
+    panel.annotate(text, place, xytext=offset, textcoords="offset points", **options)
 
 
 def log(panel: Axes, *axes: str) -> None:
@@ -268,12 +275,14 @@ def _wrapped(text: str, kind: str, width_inches: float) -> list[str]:
 
 
 def _legend_shape(keys: Sequence[Key], width_inches: float) -> tuple[int, int]:
-    """Return columns and rows."""
-    if not keys:
-        return 1, 0
-    widest = max(_LEGEND_HANDLE_INCHES + len(key.label) * _CHARACTER_INCHES["legend"] for key in keys)
-    columns = max(1, min(len(keys), int((width_inches - 2 * _EDGE_INCHES) / widest)))
-    return columns, -(-len(keys) // columns)
+    """Return columns and rows: as many columns as fit side by side, each as wide as its widest label."""
+    widths = [_LEGEND_HANDLE_INCHES + len(key.label) * _CHARACTER_INCHES["legend"] for key in keys]
+    for columns in range(len(keys), 0, -1):
+        rows = -(-len(keys) // columns)
+        filled = [widths[start : start + rows] for start in range(0, len(widths), rows)]
+        if len(filled) == columns and sum(map(max, filled)) <= width_inches - 2 * _EDGE_INCHES:
+            return columns, rows
+    return 1, len(keys)
 
 
 def _handle(key: Key) -> Any:  # noqa: ANN401 - a patch or a line, which have no common base that a legend names

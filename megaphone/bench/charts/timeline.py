@@ -18,6 +18,7 @@ from megaphone.bench.charts.sheet import (
     gid,
     log,
     name_panel,
+    write_beside,
 )
 from megaphone.bench.charts.words import STRATEGIES, TRANSFERS, conditions, length
 from megaphone.bench.experiments.reports import TIMELINE_COLUMNS
@@ -133,11 +134,10 @@ def _draw_windows(panel: Axes, of: Mapping[str, Any], series: Mapping[str, list[
 
 def shade(panel: Axes, series: Mapping[str, list[list[float]]]) -> None:
     """Mark each migration: a dashed line at its begin, a dotted one at its end, its length above them."""
-    for begin, end in series.get("migrations", []):
-        panel.axvspan(begin, end, color=SHADE, alpha=0.6, linewidth=0, zorder=0)
+    for number, (begin, end) in enumerate(series.get("migrations", [])):
+        panel.axvspan(begin, end, color=SHADE, alpha=0.4, linewidth=0, zorder=0)
         panel.axvline(begin, color=GREY, linestyle="--", linewidth=1.0, zorder=1)
         panel.axvline(end, color=GREY, linestyle=":", linewidth=1.0, zorder=1)
-        panel.annotate(
-            length((end - begin) * 1e3), (end, 0.98), xycoords=("data", "axes fraction"), xytext=(3, 0),
-            textcoords="offset points", va="top", size=7.5, color="#444444",
-        )  # fmt: skip
+        # Each lower than the one before: migrations may follow each other closely.
+        write_beside(panel, length((end - begin) * 1e3), (end, 0.98 - 0.1 * number), (3, 0), va="top", size=7.5,
+                     color="#444444", xycoords=("data", "axes fraction"))  # fmt: skip

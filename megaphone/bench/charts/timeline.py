@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, Final
 
 from megaphone.bench.charts.data import groups_of, having, typical, values_of
@@ -40,6 +41,8 @@ MIGRATION_KEYS: Final = (
 )
 KEYS: Final = (*(Key(label, look) for label, look in LINES.values()), *MIGRATION_KEYS)
 _WORD_COUNT: Final = "word-count"
+_LABEL_SHARE: Final = 0.2
+"""About the part of a panel's width that the length of a migration takes, written beside it."""
 
 
 def draw(result: Result) -> dict[str, Sheet]:
@@ -134,10 +137,16 @@ def _draw_windows(panel: Axes, of: Mapping[str, Any], series: Mapping[str, list[
 
 def shade(panel: Axes, series: Mapping[str, list[list[float]]]) -> None:
     """Mark each migration: a dashed line at its begin, a dotted one at its end, its length above them."""
-    for number, (begin, end) in enumerate(series.get("migrations", [])):
+    moves = series.get("migrations", [])
+    before, lines_down = -math.inf, 0
+    # Room for the lengths above everything else.
+    panel.margins(y=0.16)
+    for begin, end in moves:
         panel.axvspan(begin, end, color=SHADE, alpha=0.4, linewidth=0, zorder=0)
         panel.axvline(begin, color=GREY, linestyle="--", linewidth=1.0, zorder=1)
         panel.axvline(end, color=GREY, linestyle=":", linewidth=1.0, zorder=1)
-        # Each lower than the one before: migrations may follow each other closely.
-        write_beside(panel, length((end - begin) * 1e3), (end, 0.98 - 0.1 * number), (3, 0), va="top", size=7.5,
+        # Lower than the one before only where that one is in the way.
+        lines_down = lines_down + 1 if end - before < _LABEL_SHARE * moves[-1][1] else 0
+        before = end
+        write_beside(panel, length((end - begin) * 1e3), (end, 0.98 - 0.1 * lines_down), (3, 0), va="top", size=7.5,
                      color="#444444", xycoords=("data", "axes fraction"))  # fmt: skip

@@ -26,11 +26,12 @@ def draw(result: Result) -> dict[str, Sheet]:
     """Return the chart of a result of ``memory``."""
     groups = groups_of(result, "strategy", "transfer")
     strategies, transfers = values_of(groups, "strategy"), values_of(groups, "transfer")
+    which = "Of several rounds, the first." if len({row["repeat"] for row in result.rows}) > 1 else "One round."
     keys = [*(Key(label, look) for _, label, look in ACCOUNTS.values()),
             Key("PSS: the kernel's count", PSS), *MIGRATION_KEYS]  # fmt: skip
     sheet = Sheet(
         result, "Memory of a run in which a quarter of the state moves away and back",
-        [f"{conditions(result.rows)}. The first round.",
+        [f"{conditions(result.rows)}. {which}",
          "A hand-over moves no bytes; copying needs room for what is on its way, and all at once for all of it."],
         keys, rows=max(len(transfers), 1), columns=max(len(strategies), 1), panel_inches=(4.4, 2.7), sharex=True,
         sharey=True,

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from megaphone.bench.catalog import EXPERIMENTS
-from megaphone.bench.charts.sheet import Sheet, gid
+from megaphone.bench.charts.sheet import Key, Look, Sheet, gid
 from megaphone.bench.charts.words import is_paced
 from megaphone.bench.plot import DRAWINGS, KINDS, plot
 from megaphone.bench.results import Result, read
@@ -122,16 +122,20 @@ def test_a_chart_has_every_series_of_its_result_its_title_its_units_and_where_it
     assert missing == set()
 
 
-def test_every_point_is_a_mark_at_its_median() -> None:
-    for name, figure in (("throughput", "max_ms"), ("strategies", "migration_max_ms")):
-        result = fabricated.result(name, "full", 3)
-        lines = lines_of(DRAWINGS[name](result))
-        expected: dict[str, list[float]] = {}
-        for first in result.rows[: len(result.rows) // 3]:
-            rounds = [row["figures"][figure] for row in result.rows if row["point"] == first["point"]]
-            assert len(rounds) == 3
-            expected.setdefault(series_of(name, first)[0], []).append(statistics.median(rounds))
-        assert {series: list(lines[series].get_ydata()) for series in expected} == expected
+@pytest.mark.parametrize(
+    ("name", "across", "upward"),
+    [("throughput", "offered_m_s", "max_ms"), ("strategies", "migration_ms", "migration_max_ms")],
+)
+def test_every_point_is_a_mark_at_its_medians(name: str, across: str, upward: str) -> None:
+    result = fabricated.result(name, "full", 3)
+    expected: dict[str, list[list[float]]] = {}
+    for first in result.rows[: len(result.rows) // 3]:
+        rounds = [{**row["point"], **row["figures"]} for row in result.rows if row["point"] == first["point"]]
+        assert len(rounds) == 3
+        place = [statistics.median(one[figure] for one in rounds) for figure in (across, upward)]
+        expected.setdefault(series_of(name, first)[0], []).append(place)
+    lines = lines_of(DRAWINGS[name](result))
+    assert {series: lines[series].get_xydata().tolist() for series in expected} == expected
 
 
 def test_bins_are_drawn_at_their_exponent_and_native_across() -> None:
@@ -201,6 +205,20 @@ def test_a_smoke_result_says_so_in_its_chart() -> None:
 def test_the_same_result_gives_the_same_files() -> None:
     once, again = (DRAWINGS["bins"](fabricated.result("bins", "smoke"))["bins"] for _ in range(2))
     assert [once.content(kind) for kind in KINDS] == [again.content(kind) for kind in KINDS]
+
+
+@pytest.mark.parametrize("width_inches", [3.0, 9.0, 14.0])
+def test_long_texts_and_legends_are_broken_before_the_edge(width_inches: float) -> None:
+    told = (
+        "Words of the usual lengths, with wide MMM and narrow ill, as many as no line of any chart has room for. " * 5
+    )
+    keys = [Key(f"a series with number {number}", Look("black")) for number in range(20)]
+    sheet = Sheet(fabricated.result("bins", "smoke"), told, [told], keys, panel_inches=(width_inches, 2.0))
+    assert all(text.get_window_extent().x1 <= sheet.figure.bbox.width for text in sheet.figure.texts)
+    sheet.content("svg")
+    (legend,) = sheet.figure.legends
+    assert legend.get_window_extent().x1 <= sheet.figure.bbox.width
+    assert legend.get_window_extent().y0 >= sheet.panels[0].get_window_extent().y1
 
 
 def test_the_command_writes_png_and_svg_and_names_the_files(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -12,6 +12,7 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 from megaphone.bench.catalog import EXPERIMENTS
+from megaphone.bench.plot import DRAWINGS
 from megaphone.bench.results import FORMAT, Result
 
 if TYPE_CHECKING:
@@ -51,8 +52,8 @@ def result(name: str, size: Size = "full", repeat: int | None = None) -> Result:
 
 
 def folder(path: Path, size: Size = "full") -> Path:
-    """Write a result of every experiment into a folder."""
-    for name in EXPERIMENTS:
+    """Write a result of every experiment that has a chart into a folder."""
+    for name in DRAWINGS:
         result(name, size).write(path / f"{name}.json")
     return path
 

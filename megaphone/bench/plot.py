@@ -11,7 +11,20 @@ import importlib
 from typing import TYPE_CHECKING, Final
 
 from megaphone.bench import results
-from megaphone.bench.charts import bins, headline, machine, marks, memory, nexmark, strategies, throughput, timeline
+from megaphone.bench.charts import (
+    bins,
+    headline,
+    ledger,
+    machine,
+    marks,
+    memory,
+    nexmark,
+    restart,
+    rivals,
+    strategies,
+    throughput,
+    timeline,
+)
 from megaphone.errors import UsageError
 
 if TYPE_CHECKING:
@@ -24,7 +37,7 @@ if TYPE_CHECKING:
 DRAWINGS: Final[dict[str, Callable[[Result], dict[str, Sheet]]]] = {
     "machine": machine.draw, "marks": marks.draw, "bins": bins.draw, "strategies": strategies.draw,
     "timeline": timeline.draw, "throughput": throughput.draw, "memory": memory.draw, "headline": headline.draw,
-    "nexmark": nexmark.draw,
+    "nexmark": nexmark.draw, "ledger": ledger.draw, "rivals": rivals.draw, "restart": restart.draw,
 }  # fmt: skip
 KINDS: Final = ("png", "svg")
 

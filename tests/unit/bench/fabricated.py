@@ -63,6 +63,7 @@ def _row(experiment: Experiment, point: Point, turn: int) -> dict[str, Any]:
     figures, series = _of(experiment.name, dict(point.parameters), _rate_m(point), _length(point), rng)
     return {
         "point": dict(point.parameters), "repeat": turn, "started": "2025-01-31T12:00:00+00:00",
+        "paced": point.paced,
         "seconds": point.seconds, "command": shlex.join(["python", "-m", point.module, *point.flags, "--seed", "0"]),
         "figures": figures, "series": series,
         "yardstick": {name: YARDSTICK.get(name, 1.0) for name in sorted({*experiment.beside.values()})},
@@ -71,7 +72,7 @@ def _row(experiment: Experiment, point: Point, turn: int) -> dict[str, Any]:
 
 def _of(
     name: str, of: dict[str, Any], rate_m: float | None, length: float, rng: random.Random
-) -> tuple[dict[str, float | None], dict[str, list[list[float]]]]:
+) -> tuple[dict[str, float | str | None], dict[str, list[list[float]]]]:
     """Return figures and series of a point."""
     noise = math.exp(rng.gauss(0, 0.1))
     if name == "machine":
@@ -82,11 +83,26 @@ def _of(
         low = 0.4 * (1 + number / 4) * noise
         return {"closed_m_s": highest * 1.2, "highest_m_s": highest, "half_p50_ms": low, "half_p99_ms": 5 * low,
                 "half_max_ms": 20 * low}, {}  # fmt: skip
+    if name == "ledger":
+        copies = 0.0 if of["way"] == "keep" else 1.0
+        return {"rate_m_s": 200 * noise / of["columns"], "cpu_ns_per_record": 8 * noise, "copies_per_record": copies,
+                "fresh_per_k_batches": 0.1, "recycled_per_k_batches": 990.0, "faults_per_m_records": 12 * noise,
+                "pinned_mb_max": 4.0}, {}  # fmt: skip
+    if name == "rivals":
+        if of["rival"] == "bytewax":
+            return {**dict.fromkeys(("rate_m_s", "sent_gb_s", "one_way_us_p50", "one_way_us_p99")),
+                    "installed": "not installed"}, {}  # fmt: skip
+        by = 1.0 if of["rival"] == "engine" else 0.3
+        return {"rate_m_s": 60 * noise * by, "sent_gb_s": 5 * noise * by, "one_way_us_p50": 20 * noise / by,
+                "one_way_us_p99": 60 * noise / by, "installed": "yes"}, {}  # fmt: skip
+    if name == "restart":
+        return {"without_output_ms": noise * (0.5 if of["how"] == "migrate" else 300 + of["keys"] / 1e4)}, {}
     base = 0.1 * noise * (1 + (rate_m or 0) / 20)
     if "bins" in of and of["bins"] != "native":
         base *= 1 + 2.0 ** (int(of["bins"][2:]) - 13)
     rate = 60.0 * noise if rate_m is None else min(rate_m, 40.0)
-    figures = _latency(base if rate_m is None or rate_m < 40 else 800 * base)
+    figures: dict[str, float | str | None] = {}
+    figures |= _latency(base if rate_m is None or rate_m < 40 else 800 * base)
     figures |= {"rate_m_s": rate, "copies_per_record": 1.0, "pss_mb": 900.0, "committed_mb": 850.0}
     if rate_m is None:
         figures |= dict.fromkeys(("p50_ms", "p99_ms", "p999_ms", "max_ms"))
@@ -101,7 +117,7 @@ def _of(
         figures |= {"migration_ms": took, "migration_max_ms": highest, "warming_ms": 4.0, "moved_m_keys": 2.5,
                     "moved_mb": 20.0, "copied_mb": 20.0 if transfer == "copy" else 0.0,
                     "moved_m_keys_s": 2.5 / took * 1e3}  # fmt: skip
-        figures["max_ms"] = max(figures["max_ms"] or 0, highest)
+        figures["max_ms"] = max(30 * base, highest)
         moves = [[start, start + took / 1e3] for start in (length / 3, 2 * length / 3)]
     if name == "memory":
         return figures, _memory(length, moves, of["transfer"] == "copy", strategy)

@@ -36,6 +36,10 @@ LABELS = {
     "throughput": ["offered rate, M records/s over all workers (log)", "highest latency of a record, ms (log)", "0.25"],
     "memory": ["time since the start of the run, s", "memory, MB"],
     "headline": ["time since the start of the run, s", "latency, ms (log)"],
+    "ledger": ["M records/s", "ns per record", "per record", "per 1,000 batches", "per M records"],
+    "rivals-count": ["M records/s", "this engine"],
+    "rivals-transport": ["GB/s", "µs", "this engine"],
+    "restart": ["keys in the state (log)", "time without output, ms (log)", "100 k"],
     "nexmark": ["highest rate, M events/s", "p99 at half of it, ms (log)", "query", "q8"],
 }
 
@@ -58,6 +62,13 @@ def series_of(name: str, row: dict[str, Any]) -> list[str]:
         return [gid(figure) for figure in row["figures"]]
     if name == "marks":
         return [gid(*of.values(), "p99_ms") if is_paced(row) else gid("rate", *of.values())]
+    if name == "ledger":
+        return [gid(*of.values(), figure) for figure in ("rate_m_s", "cpu_ns_per_record", "copies_per_record")]
+    if name == "rivals":
+        figure = "rate_m_s" if of["job"] == "count" else "one_way_us_p99"
+        return [] if row["figures"][figure] is None else [gid(*of.values(), figure)]
+    if name == "restart":
+        return [gid(of["how"])]
     if name == "bins":
         native = ["native"] if of["bins"] == "native" else []
         return [gid(of["backend"], quantile, *native) for quantile in QUANTILES]
@@ -96,8 +107,8 @@ def short_of(result: Result, keep: int, *, figures: bool = True, series: bool = 
     return Result(result.head, rows)
 
 
-def test_every_chart_is_of_an_experiment() -> None:
-    assert DRAWINGS.keys() <= EXPERIMENTS.keys()
+def test_every_experiment_has_a_chart() -> None:
+    assert DRAWINGS.keys() == EXPERIMENTS.keys()
 
 
 @pytest.mark.parametrize("name", DRAWINGS)
@@ -116,7 +127,8 @@ def test_a_chart_has_every_series_of_its_result_its_title_its_units_and_where_it
         edge = sheet.figure.bbox.width
         assert all(text.get_window_extent().x1 <= edge for text in [*sheet.figure.texts, *sheet.figure.legends])
         assert all(
-            panel.get_title(loc="left") or name in ("machine", "nexmark", "throughput") for panel in sheet.panels
+            panel.get_title(loc="left") or name in ("machine", "nexmark", "restart", "throughput")
+            for panel in sheet.panels
         )
     missing = {series for row in result.rows for series in series_of(name, row)} - found
     assert missing == set()
@@ -136,6 +148,12 @@ def test_every_point_is_a_mark_at_its_medians(name: str, across: str, upward: st
         expected.setdefault(series_of(name, first)[0], []).append(place)
     lines = lines_of(DRAWINGS[name](result))
     assert {series: lines[series].get_xydata().tolist() for series in expected} == expected
+
+
+def test_a_rival_that_is_not_installed_says_so_in_its_place() -> None:
+    sheet = DRAWINGS["rivals"](fabricated.result("rivals", "smoke"))["rivals-count"]
+    texts = [text.get_text() for text in sheet.panels[0].texts]
+    assert texts.count("not installed") == 1
 
 
 def test_bins_are_drawn_at_their_exponent_and_native_across() -> None:
@@ -233,7 +251,7 @@ def test_the_command_writes_png_and_svg_and_names_the_files(tmp_path: Path, capf
     for stem in LABELS:
         assert (charts / f"{stem}.png").read_bytes().startswith(b"\x89PNG")
         ET.fromstring((charts / f"{stem}.svg").read_bytes())
-    assert sorted(path.suffix for path in results.iterdir()) == [".json"] * len(DRAWINGS)
+    assert sorted(path.suffix for path in results.iterdir()) == [".json"] * len(EXPERIMENTS)
 
 
 def test_without_an_output_charts_stand_beside_the_results(tmp_path: Path) -> None:

@@ -231,6 +231,12 @@ def _bench_compare(arguments: argparse.Namespace) -> None:
     _say(f"{line}\n" for line in compare(arguments.a, arguments.b, vars(arguments).get("least")))
 
 
+def _plot(arguments: argparse.Namespace) -> None:
+    from megaphone.bench.plot import plot
+
+    _say(f"{path}\n" for path in plot(arguments.folder, vars(arguments).get("output"), talk=_talk))
+
+
 _COMMANDS = {
     "inspect": _inspect,
     "word-count": _word_count,
@@ -242,6 +248,7 @@ _COMMANDS = {
     "bench list": _bench_list,
     "bench run": _bench_run,
     "bench compare": _bench_compare,
+    "plot": _plot,
 }
 
 

@@ -1,4 +1,4 @@
-"""The flags of ``megaphone bench``."""
+"""The flags of ``megaphone bench`` and ``megaphone plot``."""
 
 from __future__ import annotations
 
@@ -32,6 +32,13 @@ run of B, with the least and the most of them; p is the chance of such ranks if 
 Whitney's test, exact): below 0.05 the difference counts as proven, else it is noise. Less than four runs of each prove
 nothing."""
 
+_PLOT_ABOUT: Final = "Draw the results of a folder: charts as PNG and SVG, whose files are named on standard output."
+_PLOT_EPILOG: Final = """\
+Needs matplotlib: pip install 'megaphone[plot]'. A result is drawn as far as it goes, also while it is being measured.
+
+example:
+  megaphone plot results --output docs/charts"""
+
 
 def add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
     """Add this layer's commands to those of the program."""
@@ -58,3 +65,8 @@ def add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
     for name, command in (("list", listing), ("run", run), ("compare", compare)):
         note_flags(command)
         command.set_defaults(command=f"bench {name}")
+    plot = commands.add_parser("plot", help="charts of what was measured", description=_PLOT_ABOUT, epilog=_PLOT_EPILOG)
+    plot.add_argument("folder", type=Path, metavar="DIR", help="a folder of results")
+    plot.add_argument("--output", type=Path, metavar="DIR", help="of the charts (default the same folder)")
+    note_flags(plot)
+    plot.set_defaults(command="plot")

@@ -169,11 +169,14 @@ class Applier(Operator):
             return True
         raise self._worker.memory_error()
 
-    def activate(self) -> None:
-        """Take bins in, hold records back, and show what is complete."""
-        worker, op, context = self._worker, self.op, self._context
+    def task(self) -> tuple[Any, Any] | None:
+        """Let the core take bins in, hold records back, and find what is complete; Python runs where something is."""
+        return ffi.addressof(lib, "mp_applier_run"), self.op
+
+    def go_on(self, value: int) -> None:
+        """Show what is complete, so many segments of it at first, and end the activation."""
+        worker, op, context, count = self._worker, self.op, self._context, value
         slot = worker.slot
-        count = lib.mp_applier_activate(slot, op)
         for left in range(self._calls_max - 1, -1, -1):
             if count <= 0:
                 break

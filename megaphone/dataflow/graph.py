@@ -82,6 +82,8 @@ class OutputPort:
     location: int = -1
     edges: list[tuple[InputPort, Pact]] = field(default_factory=list)
     c_edges: Any = None
+    edge_count: int = 0  # of c_edges
+    by_function: bool = False  # whether the key of one of them is a user's function
 
     @property
     def sent_edges(self) -> list[tuple[InputPort, Pact]]:

@@ -108,8 +108,11 @@ class Worker:
                     self.check(lib.mp_held_start(self.slot, output.location))
 
     def _c_edges(self, output: OutputPort) -> Any:  # noqa: ANN401 - a cffi array
-        edges = ffi.new("mp_edge[]", max(1, len(output.sent_edges)))
-        for edge, (port, pact) in zip(edges, output.sent_edges, strict=False):
+        sent = output.sent_edges
+        edges = ffi.new("mp_edge[]", max(1, len(sent)))
+        output.edge_count = len(sent)
+        output.by_function = any(callable(pact.key) for _, pact in sent)
+        for edge, (port, pact) in zip(edges, sent, strict=False):
             output.schema.fill(edge.schema)
             edge.location = port.location
             edge.kind = pact.kind
@@ -183,10 +186,9 @@ class Worker:
         pointer = ffi.gc(self.memory.view + offset, self._finaliser(offset))
         return np.frombuffer(memoryview(ffi.buffer(pointer, size_bytes)).toreadonly(), np.uint8)
 
-    def writable(self, offset64: int, size_bytes: int) -> npt.NDArray[np.uint8]:
-        """Return bytes of a batch that has not been sent as a writable array; it takes over the loan's reference."""
-        pointer = ffi.gc(self.memory.data + offset64 * 64, self._finaliser(offset64 * 64))
-        return np.frombuffer(ffi.buffer(pointer, size_bytes), np.uint8)
+    def owned(self, offset64: int) -> Any:  # noqa: ANN401 - a cffi pointer
+        """Return the address of a batch that has not been sent, to write there; it takes over the loan's reference."""
+        return ffi.gc(self.memory.data + offset64 * 64, self._finaliser(offset64 * 64))
 
     def _finaliser(self, offset: int) -> Callable[[object], None]:
         released, hold = self._released, self._hold
@@ -241,10 +243,12 @@ class Worker:
 
     def push(self, output: OutputPort, cell: Any, batch: Batch | None = None) -> None:  # noqa: ANN401 - a cffi struct
         """Send a batch that lies in a slab along all edges of an output."""
-        edges = output.sent_edges
-        if not any(callable(pact.key) for _, pact in edges):
-            self.check(lib.mp_push(self.slot, output.c_edges, len(edges), cell, ffi.NULL))
+        if not output.by_function:
+            rc = lib.mp_push(self.slot, output.c_edges, output.edge_count, cell, ffi.NULL)
+            if rc:
+                self.check(rc)
             return
+        edges = output.sent_edges
         # All keys come first: a user's function that raises leaves nothing half sent, nor does memory that is short.
         keys: dict[int, npt.NDArray[np.uint64]] = {}
         for number, (_, pact) in enumerate(edges):

@@ -33,11 +33,11 @@ class Forward(Operator):
 
     def task(self) -> tuple[Any, Any] | None:
         """Let the core hand on, unless an edge's key is a user's function."""
-        edges = self.out.sent_edges
-        if any(callable(pact.key) for _, pact in edges):
+        out = self.out
+        if out.by_function:
             return None
         ports = [self._ports, len(self._locations)]
-        forward = ffi.new("mp_forward *", [ports, self.out.c_edges, len(edges), self._away, FUEL_BATCHES])
+        forward = ffi.new("mp_forward *", [ports, out.c_edges, out.edge_count, self._away, FUEL_BATCHES])
         return ffi.addressof(lib, "mp_forward_run"), forward
 
     def activate(self) -> None:

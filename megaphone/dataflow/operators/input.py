@@ -70,6 +70,7 @@ class Input:
         self._operator = operator
         self._worker: Worker | None = None
         self.name = operator.name
+        self._where = f"input {operator.name!r}"
         self.schema: Schema = operator.port.schema
         self.time = 0
         self.closed = True
@@ -127,20 +128,24 @@ class Input:
             TimeError: the time falls.
         """
         worker = self._sending()
-        time = checked_time(time, f"input {self.name!r}")
+        time = checked_time(time, self._where)
         if time == self.time:
             return
         if time < self.time:
             message = f"input {self.name!r} at time {self.time} cannot go back to {time}: times only rise"
             raise TimeError(message)
         worker.begin_input()
-        location = self._operator.port.location
-        worker.check(lib.mp_capability(worker.slot, location, time, 1))
-        worker.check(lib.mp_capability(worker.slot, location, self.time, -1))
+        self._move_to(worker, time)
+
+    def _move_to(self, worker: Worker, time: int) -> None:
+        """Advance, and what follows with it, in the activation that is open."""
+        rc = lib.mp_capability_move(worker.slot, self._operator.port.location, self.time, time)
+        if rc:
+            worker.check(rc)
         self.time = time
         for follower, lead in self._followers:
-            if not follower.closed and follower.time < time + lead:
-                follower.advance_to(min(time + lead, NEVER - 1))
+            if not follower.closed and follower.time < (then := min(time + lead, NEVER - 1)):
+                follower._move_to(worker, then)  # noqa: SLF001 - an input too
 
     def close(self) -> None:
         """End the input; closing twice is allowed. Inputs that follow this one close with it."""
@@ -241,8 +246,7 @@ class Input:
         raise AssertionError  # pragma: no cover - counting does not end
 
     def _send(self, worker: Worker, batch: Loan | Mapping[str, Any], n: int | None, times: Any) -> None:  # noqa: ANN401
-        where = f"input {self.name!r}"
-        port = self._operator.port
+        where, port = self._where, self._operator.port
         if isinstance(batch, Loan):
             if times is not None:
                 message = f"{where} is given a loan and times: fill the times of a loan made with timed=True"

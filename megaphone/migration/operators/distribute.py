@@ -73,10 +73,10 @@ class Passer(Operator):
 
     def task(self) -> tuple[Any, Any] | None:
         """Let the core hand on, unless an edge's key is a user's function."""
-        edges = self.out.sent_edges
-        if any(callable(pact.key) for _, pact in edges):
+        out = self.out
+        if out.by_function:
             return None
-        passing = ffi.new("mp_passing *", [self.op, self.out.c_edges, len(edges), self._away])
+        passing = ffi.new("mp_passing *", [self.op, out.c_edges, out.edge_count, self._away])
         return ffi.addressof(lib, "mp_passer_run"), passing
 
     def activate(self) -> None:

@@ -182,12 +182,12 @@ class FoldContext:
         """
         applier, worker = self._applier, self._worker
         schema = applier.adding_schema(key, value, self._schema_of(lib.mp_segments(worker.slot)[0]))
-        edges = applier.out.sent_edges
+        out = applier.out
         columns = schema.c, schema.column(key), -1 if value is None else schema.column(value)
-        if any(callable(pact.key) for _, pact in edges):
+        if out.by_function:
             return self._add_emit_shown(columns)
         done = lib.mp_fold_add_emit(
-            worker.slot, applier.op, applier.state.c, *columns, applier.out.c_edges, len(edges), self._why
+            worker.slot, applier.op, applier.state.c, *columns, out.c_edges, out.edge_count, self._why
         )
         if done < 0:
             applier.raise_outcome(self._why, int(done))

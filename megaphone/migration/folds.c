@@ -83,6 +83,17 @@ int64_t mp_fold_add_emit(mp_slot *s, mp_stateful *op, const mp_store *store, con
     return done < 0 ? done : total;
 }
 
+int64_t mp_adding_run(mp_slot *s, void *adding) {
+    mp_adding *a = adding;
+    int64_t count = mp_applier_activate(s, a->op);
+    for (uint32_t left = a->calls; count > 0; count = --left ? mp_applier_collect(s, a->op) : 0) {
+        int64_t done = mp_fold_add_emit(s, a->op, a->store, a->in, a->key_column, a->value_column, a->edges, a->edge_count,
+                                        &a->why);
+        if (done < 0) return done;
+    }
+    return count < 0 ? count : mp_applier_end(s, a->op);
+}
+
 static uint32_t side_of(const mp_cell *segment, uint32_t right) {
     if (segment->sender == MP_PENDING_SENDER) return MP_OF_PENDING;
     return segment->location == right ? MP_OF_RIGHT : MP_OF_LEFT;

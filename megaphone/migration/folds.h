@@ -21,6 +21,20 @@ typedef struct mp_fold_at {
 int64_t mp_fold_add_next(mp_slot *s, const mp_store *store, const mp_schema *in, uint32_t key_column, int32_t value_column,
                          const mp_schema *out, mp_fold_at *at, mp_cell *cell, mp_outcome *why);
 
+/* A whole activation of S whose fold is that, as a task (schedule.h): bins in, what is complete added and sent, published. */
+typedef struct mp_adding {
+    mp_stateful *op;
+    const mp_store *store;
+    const mp_schema *in;
+    uint32_t key_column;
+    int32_t value_column;
+    const mp_edge *edges;
+    uint32_t edge_count;
+    uint32_t calls;      /* collections at most, 1 or more */
+    mp_outcome why;
+} mp_adding;
+int64_t mp_adding_run(mp_slot *s, void *adding);
+
 /* Which segments: a sum of these. `right` is the location of the right input's data, of an operator that has one. */
 enum { MP_OF_PENDING = 1, MP_OF_LEFT = 2, MP_OF_RIGHT = 4, MP_OF_ALL = 7 };
 enum { MP_PENDING_SENDER = 0xffff }; /* what a segment of post-dated records has in place of a sender */

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import sys
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from megaphone.dataflow.stream import Stream
 from megaphone.errors import InternalError, MegaphoneError
 from megaphone.state.stores import DenseArray
 from megaphone.testing import Simulation
+from tests.unit.dataflow.runs import functions_called
 
 PASSES_MAX = 6
 """As in schedule.c."""
@@ -105,22 +105,6 @@ def test_a_step_that_has_nothing_to_do_says_so_and_so_does_the_question_before_p
         assert worker.step()
         assert not worker.ready_now()
         assert not worker.step()
-
-
-def functions_called(run: Any) -> list[str]:
-    """Return the Python functions that a call enters."""
-    called: list[str] = []
-
-    def note(frame: Any, event: str, _: Any) -> None:
-        if event == "call":
-            called.append(frame.f_code.co_name)
-
-    sys.setprofile(note)
-    try:
-        run()
-    finally:
-        sys.setprofile(None)
-    return called
 
 
 def test_an_empty_time_runs_no_python_of_any_operator() -> None:

@@ -18,6 +18,7 @@ import numpy as np
 from megaphone._core import ffi, lib
 from megaphone.dataflow.execute import execute
 from megaphone.errors import InternalError
+from megaphone.migration.operators.adding import AddEmit
 from megaphone.observe.ledger import Ledger
 from megaphone.observe.machine import describe_machine
 from megaphone.observe.report import Memory, Migration, Report, Trace
@@ -72,7 +73,7 @@ def build(settings: WordCountSettings, graph: Graph) -> Handles:
     else:
         control = graph.control(words, lead=LEAD_NS)
         counts = stream.stateful_unary(
-            key="key", hash=hash_name, state=state, fold=count_fold, columns=_OUT, control=control,
+            key="key", hash=hash_name, state=state, fold=AddEmit("key", "value"), columns=_OUT, control=control,
             bin_shift=settings.bin_shift, transfer=settings.transfer, initial=first_owner(settings), name="count",
         )  # fmt: skip
         count = counts.operator
@@ -80,11 +81,6 @@ def build(settings: WordCountSettings, graph: Graph) -> Handles:
     if settings.validate:
         counts = counts.inspect(partial(_note, seen))
     return Handles(words, control, count, Sink(counts), seen, [])
-
-
-def count_fold(context: Any) -> None:  # noqa: ANN401 - a FoldContext
-    """Add each record to its key's count and send the running count."""
-    context.add_emit("key", "value")
 
 
 def first_owner(settings: MigratingSettings) -> Any:  # noqa: ANN401 - uint32[bins]

@@ -19,7 +19,7 @@ from tests.unit.dataflow.runs import functions_called
 
 TIMES = 30
 ADD = AddEmit("k", "v")
-STORES = {
+STORES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "array": ("u8", DenseArray("u8"), {"hash": "dense"}),
     "table": ("u8", HashTable("u8", "u8"), {}),
     "fixed": ("S3", HashTable("S3", "u8"), {"transfer": "copy"}),

@@ -80,6 +80,26 @@ def test_what_an_activation_hands_on_is_taken_in_the_same_step_up_to_six_operato
         assert log == [f"n{number}" for number in range(8)]
 
 
+def test_a_pass_activates_those_that_were_ready_at_its_begin_also_where_a_loop_leads_upstream() -> None:
+    log: list[str] = []
+
+    def build(graph: Graph) -> Any:
+        source, stream = graph.input("source", {"n": "u8"})
+        loop, back = graph.feedback({"n": "u8"})
+        round_trip = Noting(stream.concat(back), "noting", log)
+        loop.connect(Stream(graph, round_trip.out))
+        return source
+
+    with Simulation(build, slots=1) as simulation:
+        source = simulation.handles[0]
+        simulation.run_until(lambda: not simulation.step())
+        log.clear()
+        source.send({"n": [1]})
+        simulation.step()
+        # Six passes are concat, noting, feedback, twice: feedback is behind noting in the order, and ready only then.
+        assert log == ["noting"] * 2
+
+
 def test_operators_behind_more_than_64_ports_are_found() -> None:
     log: list[str] = []
     with Simulation(chain(100, log), slots=1, seed=2) as simulation:

@@ -47,6 +47,8 @@ FIRST_TIME: Final = 1
 LEAD_NS: Final = 1_000_000
 """Control is that far ahead, so that workers whose clocks are read at different moments need not wait for it."""
 _OUT: Final = {"key": "u8", "count": "u8"}
+count_fold: Final = AddEmit("key", "value")
+"""Adds each record to its key's count and sends the running count."""
 
 
 class Handles(NamedTuple):
@@ -73,7 +75,7 @@ def build(settings: WordCountSettings, graph: Graph) -> Handles:
     else:
         control = graph.control(words, lead=LEAD_NS)
         counts = stream.stateful_unary(
-            key="key", hash=hash_name, state=state, fold=AddEmit("key", "value"), columns=_OUT, control=control,
+            key="key", hash=hash_name, state=state, fold=count_fold, columns=_OUT, control=control,
             bin_shift=settings.bin_shift, transfer=settings.transfer, initial=first_owner(settings), name="count",
         )  # fmt: skip
         count = counts.operator

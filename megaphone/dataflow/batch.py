@@ -287,53 +287,57 @@ class Loan:
         cell = self.cell = ffi.new("mp_cell *")
         cell.capacity = capacity
         cell.flags = FLAG_TIMES if timed else 0
-        rooms = dict(bytes_room or {})
-        ordinal = 0
-        for name, dtype in zip(schema.names, schema.dtypes, strict=True):
-            if dtype is not None:
-                continue
-            if not 0 <= rooms.get(name, -1) <= OFFSET_MAX:
-                message = (
-                    f"a loan of {capacity} records with {rooms.get(name, 'no')} bytes for column {name!r}: "
-                    f"give bytes_room={{{name!r}: bytes}}, up to {OFFSET_MAX}"
-                )
-                raise UsageError(message)
-            cell.var64[ordinal] = (rooms.pop(name) + 63) // 64
-            ordinal += 1
-        if rooms:
-            message = f"a loan with bytes_room for {next(iter(rooms))!r}, which is no bytes column: leave it out"
-            raise UsageError(message)
-        worker.check(lib.mp_batch_loan(worker.slot, schema.c, cell))
-        # The array takes the reference over: whichever way the loan ends, the memory is free when nobody can write it.
-        self._base: npt.NDArray[np.uint8] | None = worker.writable(cell.offset64, cell.bytes64 * 64)
-        self._pointer = worker.memory.data + 64 * cell.offset64
-        self._starts: list[int] = []
-        at = 0
-        for dtype in schema.dtypes:
-            self._starts.append(at)
-            at += _align(4 * (capacity + 1) if dtype is None else capacity * dtype.itemsize)
-        times = self._base[at : at + 8 * capacity] if timed else None
-        self.times: npt.NDArray[np.uint64] | None = None if times is None else times.view(np.uint64)
+        if schema.has_bytes or bytes_room:
+            _make_room(cell, schema, capacity, bytes_room or {})
+        rc = lib.mp_batch_loan(worker.slot, schema.c, cell)
+        if rc:
+            worker.check(rc)
+        # This takes the reference over: whichever way the loan ends, the memory is free when nobody can write it.
+        self._pointer: Any = worker.owned(cell.offset64)
+        self._base: npt.NDArray[np.uint8] | None = None
+        self._starts: list[int] | None = None
+        self.times: npt.NDArray[np.uint64] | None = None
+        if timed:
+            at = self._lay_out()[-1]
+            self.times = self._bytes()[at : at + 8 * capacity].view(np.uint64)
+
+    def _lay_out(self) -> list[int]:
+        """Return where each column begins, and where the last ends; made when it is first asked for."""
+        if self._starts is None:
+            self._starts = [0]
+            for dtype in self.schema.dtypes:
+                size = 4 * (self.capacity + 1) if dtype is None else self.capacity * dtype.itemsize
+                self._starts.append(self._starts[-1] + _align(size))
+        return self._starts
+
+    def _bytes(self) -> npt.NDArray[np.uint8]:
+        """Return all of the room as an array, which is only made for who wants one."""
+        if self._base is None:
+            self._base = np.frombuffer(ffi.buffer(self._pointer, self.cell.bytes64 * 64), np.uint8)
+        return self._base
 
     def pointer(self, name: str) -> Any:  # noqa: ANN401 - a cffi pointer
         """Return the address of a fixed-width column as ``void *``, for C that fills it."""
-        return self._pointer + self._starts[self.schema.column(name)]
+        return self._pointer + self._lay_out()[self._column(name)]
 
-    def __getitem__(self, name: str) -> Any:  # noqa: ANN401 - an array, or a pair for a bytes column
-        if self._base is None:
+    def _column(self, name: str) -> int:
+        if self.sent:
             message = f"column {name!r} of a loan that has been sent: fill a loan before sending it"
             raise UsageError(message)
-        column = self.schema.column(name)
+        return self.schema.column(name)
+
+    def __getitem__(self, name: str) -> Any:  # noqa: ANN401 - an array, or a pair for a bytes column
+        column = self._column(name)
         dtype = self.schema.dtypes[column]
-        start = self._starts[column]
+        start, base = self._lay_out()[column], self._bytes()
         if dtype is not None:
-            return self._base[start : start + self.capacity * dtype.itemsize].view(dtype)
+            return base[start : start + self.capacity * dtype.itemsize].view(dtype)
         ordinal = sum(d is None for d in self.schema.dtypes[:column])
         rooms = [64 * self.cell.var64[index] for index in range(self.schema.c.var_columns)]
         data = self.cell.bytes64 * 64 - sum(rooms[ordinal:])
         return (
-            self._base[start : start + 4 * (self.capacity + 1)].view(np.uint32),
-            self._base[data : data + rooms[ordinal]],
+            base[start : start + 4 * (self.capacity + 1)].view(np.uint32),
+            base[data : data + rooms[ordinal]],
         )
 
     def finish(self, time: int) -> None:
@@ -348,6 +352,13 @@ class Loan:
         if not 0 <= self.n <= self.capacity:
             message = f"{self.n} records of a loan of {self.capacity}: send what has been filled"
             raise UsageError(message)
+        cell = self.cell
+        cell.records = self.n
+        cell.time = time
+        cell.aux = self._checked_bytes() if self.schema.has_bytes else 0
+
+    def _checked_bytes(self) -> int:
+        """Return how many bytes the bytes columns are filled with; raises UsageError for offsets that are wrong."""
         filled = 0
         for name, dtype in zip(self.schema.names, self.schema.dtypes, strict=True):
             if dtype is None:
@@ -357,14 +368,31 @@ class Loan:
                     message = f"offsets of bytes column {name!r} of a loan begin at {offsets[0]}: begin at 0"
                     raise UsageError(message)
                 filled += int(offsets[self.n])
-        self.cell.records = self.n
-        self.cell.time = time
-        self.cell.aux = filled
+        return filled
 
     def leave(self) -> None:
         """Let go of the arrays once the batch has been sent."""
         self.sent = True
-        self._base = self.times = None
+        self._pointer = self._base = self.times = None
+
+
+def _make_room(cell: Any, schema: Schema, capacity: int, bytes_room: Mapping[str, int]) -> None:  # noqa: ANN401 - cffi
+    """Note in a cell how many bytes each bytes column may hold; raises UsageError where that is wrong or missing."""
+    rooms, ordinal = dict(bytes_room), 0
+    for name, dtype in zip(schema.names, schema.dtypes, strict=True):
+        if dtype is not None:
+            continue
+        if not 0 <= rooms.get(name, -1) <= OFFSET_MAX:
+            message = (
+                f"a loan of {capacity} records with {rooms.get(name, 'no')} bytes for column {name!r}: "
+                f"give bytes_room={{{name!r}: bytes}}, up to {OFFSET_MAX}"
+            )
+            raise UsageError(message)
+        cell.var64[ordinal] = (rooms.pop(name) + 63) // 64
+        ordinal += 1
+    if rooms:
+        message = f"a loan with bytes_room for {next(iter(rooms))!r}, which is no bytes column: leave it out"
+        raise UsageError(message)
 
 
 def count_kept(worker: Worker, left: Iterable[Callable[[], bool]]) -> None:

@@ -82,6 +82,8 @@ class OutputPort:
     location: int = -1
     edges: list[tuple[InputPort, Pact]] = field(default_factory=list)
     c_edges: Any = None
+    edge_count: int = 0  # of c_edges
+    by_function: bool = False  # whether the key of one of them is a user's function
 
     @property
     def sent_edges(self) -> list[tuple[InputPort, Pact]]:
@@ -114,6 +116,8 @@ class Operator:
 
     volatile = True
     """Whether its Python state is lost with the process; operators that keep theirs in shared memory say False."""
+    messages_alone = False
+    """Whether an activation that finds no message changes nothing: then the core runs it."""
 
     def __init__(self, graph: Graph, name: str) -> None:
         self.graph = graph
@@ -164,9 +168,24 @@ class Operator:
     def setup(self, worker: Worker) -> None:
         """Get ready to run on a worker; called once, after locations are known."""
 
+    def task(self) -> tuple[Any, Any] | None:
+        """Return the C function that runs an activation and what it is given (schedule.h); None: ``activate`` does.
+
+        Asked for once, after all operators have been set up.
+        """
+        return None
+
     def activate(self) -> None:
         """Run one activation: take what has arrived, send, publish."""
         raise NotImplementedError  # pragma: no cover - every operator has its own
+
+    def go_on(self, value: int) -> None:  # noqa: ARG002 - for those whose C function has begun the activation
+        """Run what the C function of ``task`` has left, which has answered ``value``, above 0."""
+        self.activate()
+
+    def fail(self, worker: Worker, rc: int) -> None:
+        """Raise what a negative answer of the C function means."""
+        worker.check(rc)
 
     def port_names(self) -> list[str]:
         """Return what tools call its ports, inputs first; in the order of their locations."""

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from megaphone._core import ffi, lib
 from megaphone.dataflow.graph import EXCHANGE, HASHES, Graph, Operator, OutputPort
+from megaphone.dataflow.schedule import Schedule
 from megaphone.errors import InternalError, MegaphoneError, SharedMemoryError, UsageError
 from megaphone.shm.counters import read_counters
 
@@ -29,8 +30,8 @@ NEVER = 2**64 - 1
 SPIN_NS = 20_000
 RELIEF_SECONDS = 5.0
 """How long a worker waits for memory before the run fails: for peers that are busy, and for views that users keep."""
-PASSES_MAX = 6  # a chain of operators is run through in one step; then rings are looked at again
 _ENOMEM, _EFBIG = 12, 27
+_ACTIVE, _CALLER = int(lib.MP_STEP_ACTIVE), int(lib.MP_STEP_CALLER)
 
 
 class Memory(Protocol):
@@ -81,9 +82,6 @@ class Worker:
         self._inside: Operator | None = None
         self.inputs_open = 0
         self.start_hooks: list[Callable[[], None]] = []
-        self._ready = ffi.new("uint64_t *")
-        self._words = graph.location_count // 64 + 1
-        self._words_pointer = lib.mp_ready_words(self.slot)
         self._keep: list[Any] = []
         self._apply_initial_capabilities()
         for operator in graph.operators:
@@ -95,12 +93,8 @@ class Worker:
         self._inside = None
         for hook in self.start_hooks:
             hook()
-        # Downstream first: what leaves the dataflow frees memory before more comes in.
-        self._schedule = [
-            (sum(1 << port.location for port in operator.inputs), operator, operator.sends_away and self.peers > 1)
-            for operator in reversed(graph.operators)
-            if operator.inputs
-        ]
+        self._schedule = Schedule(graph, self.peers)
+        self._plan = self._schedule.c
 
     # -- building blocks for operators ---------------------------------------------------------------------------
 
@@ -114,8 +108,11 @@ class Worker:
                     self.check(lib.mp_held_start(self.slot, output.location))
 
     def _c_edges(self, output: OutputPort) -> Any:  # noqa: ANN401 - a cffi array
-        edges = ffi.new("mp_edge[]", max(1, len(output.sent_edges)))
-        for edge, (port, pact) in zip(edges, output.sent_edges, strict=False):
+        sent = output.sent_edges
+        edges = ffi.new("mp_edge[]", max(1, len(sent)))
+        output.edge_count = len(sent)
+        output.by_function = any(callable(pact.key) for _, pact in sent)
+        for edge, (port, pact) in zip(edges, sent, strict=False):
             output.schema.fill(edge.schema)
             edge.location = port.location
             edge.kind = pact.kind
@@ -189,10 +186,9 @@ class Worker:
         pointer = ffi.gc(self.memory.view + offset, self._finaliser(offset))
         return np.frombuffer(memoryview(ffi.buffer(pointer, size_bytes)).toreadonly(), np.uint8)
 
-    def writable(self, offset64: int, size_bytes: int) -> npt.NDArray[np.uint8]:
-        """Return bytes of a batch that has not been sent as a writable array; it takes over the loan's reference."""
-        pointer = ffi.gc(self.memory.data + offset64 * 64, self._finaliser(offset64 * 64))
-        return np.frombuffer(ffi.buffer(pointer, size_bytes), np.uint8)
+    def owned(self, offset64: int) -> Any:  # noqa: ANN401 - a cffi pointer
+        """Return the address of a batch that has not been sent, to write there; it takes over the loan's reference."""
+        return ffi.gc(self.memory.data + offset64 * 64, self._finaliser(offset64 * 64))
 
     def _finaliser(self, offset: int) -> Callable[[object], None]:
         released, hold = self._released, self._hold
@@ -247,10 +243,12 @@ class Worker:
 
     def push(self, output: OutputPort, cell: Any, batch: Batch | None = None) -> None:  # noqa: ANN401 - a cffi struct
         """Send a batch that lies in a slab along all edges of an output."""
-        edges = output.sent_edges
-        if not any(callable(pact.key) for _, pact in edges):
-            self.check(lib.mp_push(self.slot, output.c_edges, len(edges), cell, ffi.NULL))
+        if not output.by_function:
+            rc = lib.mp_push(self.slot, output.c_edges, output.edge_count, cell, ffi.NULL)
+            if rc:
+                self.check(rc)
             return
+        edges = output.sent_edges
         # All keys come first: a user's function that raises leaves nothing half sent, nor does memory that is short.
         keys: dict[int, npt.NDArray[np.uint64]] = {}
         for number, (_, pact) in enumerate(edges):
@@ -307,36 +305,29 @@ class Worker:
         if self._dropped:
             self.begin_input()
             self.apply_dropped()
-        if self._dirty:
-            self.commit()
-        rc = lib.mp_step_begin(self.slot, self._ready)
-        if rc:
-            self.check(rc)
-        mask = self._ready[0] if self._words == 1 else self._ready_mask()
-        if not mask:
-            return False
-        active = self._pass(mask)
-        # What an activation hands to the next operator of this worker need not wait for the main program's turn.
-        for _ in range(PASSES_MAX - 1):
-            lib.mp_frontiers_refresh(self.slot)
-            mask = self._words_pointer[0] if self._words == 1 else self._ready_mask()
-            if not mask or not self._pass(mask):
-                break
-        return active
-
-    def _pass(self, mask: int) -> bool:
-        """Activate once each operator that a mask of ready ports names; returns whether there was one."""
-        active = False
-        for ports, operator, sends_away in self._schedule:
-            if mask & ports and not (sends_away and not lib.mp_outbox_is_empty(self.slot)):
-                self._inside = operator
+        publish, self._dirty = self._dirty, False
+        rc = lib.mp_step(self.slot, self._plan, publish)
+        while rc == _CALLER:
+            # The core ran all activations up to one of which some part is Python's.
+            operator = self._inside = self._schedule.operators[self._plan.at]
+            value = self._plan.value
+            if value:
+                operator.go_on(value)
+            else:
                 operator.activate()
-                active = True
-        self._inside = None
-        return active
+            self._inside = None
+            rc = lib.mp_step_on(self.slot, self._plan)
+        if rc < 0:
+            self._raise_failure(rc)
+        return bool(rc == _ACTIVE)
 
-    def _ready_mask(self) -> int:
-        return int.from_bytes(ffi.buffer(self._words_pointer, 8 * self._words), "little")
+    def _raise_failure(self, rc: int) -> None:
+        """Raise what the core answered, on behalf of the operator that it was running."""
+        operators, at = self._schedule.operators, self._plan.at
+        if at < len(operators):
+            self._inside = operators[at]
+            self._inside.fail(self, rc)
+        self.check(rc)
 
     def park(self, timeout_ns: int, spin_ns: int = SPIN_NS) -> None:
         """Wait until something arrives, at most so long; returns early on signals."""
@@ -348,12 +339,7 @@ class Worker:
         """Return whether an operator could run at once."""
         if self._dirty or self._released or self._dropped:
             return True
-        lib.mp_frontiers_refresh(self.slot)
-        mask = self._ready_mask()
-        if not mask:
-            return False
-        blocked = not lib.mp_outbox_is_empty(self.slot)
-        return any(mask & ports and not (away and blocked) for ports, _, away in self._schedule)
+        return bool(lib.mp_step_could(self.slot, self._plan))
 
     def done(self) -> bool:
         """Return whether nothing can appear anywhere any more, as far as this worker knows."""

@@ -28,50 +28,70 @@ static int loan_output(mp_slot *s, const mp_schema *out, const mp_cell *segment,
     return mp_batch_loan(s, out, cell);
 }
 
+int64_t mp_fold_add_next(mp_slot *s, const mp_store *store, const mp_schema *in, uint32_t key_column, int32_t value_column,
+                         const mp_schema *out, mp_fold_at *at, mp_cell *cell, mp_outcome *why) {
+    while (at->segment < s->segment_count && at->record == s->segments[at->segment].records) {
+        at->segment++;
+        at->record = 0;
+    }
+    if (at->segment == s->segment_count) return 0;
+    const mp_cell *segment = &s->segments[at->segment];
+    const uint32_t width = in->item_bytes[key_column], first = at->record;
+    const uint8_t *all_keys = mp_column(s, in, segment, key_column);
+    const uint32_t *offset = in->is_var[key_column] ? (const uint32_t *)all_keys : NULL;
+    const uint32_t count = output_length(s, out, offset, first, segment->records);
+    int rc = loan_output(s, out, segment, offset, first, count, cell);
+    if (rc) return rc;
+    const void *keys = all_keys + (uint64_t)first * width;
+    const void *values =
+        value_column < 0 ? NULL : (uint8_t *)mp_column(s, in, segment, (uint32_t)value_column) + 8ull * first;
+    void *out_keys = mp_column(s, out, cell, 0), *out_values = mp_column(s, out, cell, 1);
+    uint64_t done;
+    if (offset) {
+        uint32_t ordinal = 0;
+        for (uint32_t c = 0; c < key_column; c++) ordinal += in->is_var[c];
+        const uint8_t *bytes = mp_var(s, in, segment, ordinal);
+        for (uint32_t j = 0; j <= count; j++) ((uint32_t *)out_keys)[j] = offset[first + j] - offset[first];
+        memcpy(mp_var(s, out, cell, 0), bytes + offset[first], cell->aux);
+        done = mp_table_add_emit_bytes(s, store, offset + first, bytes, values, count, out_values, why);
+    } else if (store->key_kind == MP_KEY_FIXED) {
+        memcpy(out_keys, keys, (uint64_t)count * width);
+        done = mp_table_add_emit_bytes(s, store, NULL, keys, values, count, out_values, why);
+    } else if (store->kind == MP_STORE_DENSE) {
+        done = mp_dense_add_emit(s, store, keys, width, values, count, out_keys, out_values, why);
+    } else {
+        done = mp_table_add_emit(s, store, keys, width, values, count, out_keys, out_values, why);
+    }
+    if (done != count) return why->error ? why->error : -EPROTO;
+    mp_count(s, MP_COPIED_GATHER, (uint64_t)count * width + cell->aux);
+    at->record += count;
+    return count;
+}
+
 int64_t mp_fold_add_emit(mp_slot *s, mp_stateful *op, const mp_store *store, const mp_schema *in, uint32_t key_column,
                          int32_t value_column, const mp_edge *edges, uint32_t edge_count, mp_outcome *why) {
-    const mp_schema *out = &edges[0].schema;
-    const uint32_t width = in->item_bytes[key_column];
-    uint32_t ordinal = 0;
+    mp_fold_at at = {0};
+    mp_cell cell;
     (void)op;
-    for (uint32_t c = 0; c < key_column; c++) ordinal += in->is_var[c];
-    int64_t total = 0;
-    for (uint32_t i = 0; i < s->segment_count; i++) {
-        const mp_cell *segment = &s->segments[i];
-        const uint8_t *all_keys = mp_column(s, in, segment, key_column);
-        const uint32_t *offset = in->is_var[key_column] ? (const uint32_t *)all_keys : NULL;
-        for (uint32_t first = 0, count; first < segment->records; first += count) {
-            count = output_length(s, out, offset, first, segment->records);
-            mp_cell cell;
-            int rc = loan_output(s, out, segment, offset, first, count, &cell);
-            if (rc) return rc;
-            const void *keys = all_keys + (uint64_t)first * width;
-            const void *values =
-                value_column < 0 ? NULL : (uint8_t *)mp_column(s, in, segment, (uint32_t)value_column) + 8ull * first;
-            void *out_keys = mp_column(s, out, &cell, 0), *out_values = mp_column(s, out, &cell, 1);
-            uint64_t done;
-            if (offset) {
-                const uint8_t *bytes = mp_var(s, in, segment, ordinal);
-                for (uint32_t j = 0; j <= count; j++) ((uint32_t *)out_keys)[j] = offset[first + j] - offset[first];
-                memcpy(mp_var(s, out, &cell, 0), bytes + offset[first], cell.aux);
-                done = mp_table_add_emit_bytes(s, store, offset + first, bytes, values, count, out_values, why);
-            } else if (store->key_kind == MP_KEY_FIXED) {
-                memcpy(out_keys, keys, (uint64_t)count * width);
-                done = mp_table_add_emit_bytes(s, store, NULL, keys, values, count, out_values, why);
-            } else if (store->kind == MP_STORE_DENSE) {
-                done = mp_dense_add_emit(s, store, keys, width, values, count, out_keys, out_values, why);
-            } else {
-                done = mp_table_add_emit(s, store, keys, width, values, count, out_keys, out_values, why);
-            }
-            if (done != count) return why->error ? why->error : -EPROTO;
-            mp_count(s, MP_COPIED_GATHER, (uint64_t)count * width + cell.aux);
-            rc = mp_push(s, edges, edge_count, &cell, NULL);
-            int later = mp_release_later(s, cell.offset64);
-            if (rc || later) return rc ? rc : later;
-            total += count;
-        }
+    int64_t done, total = 0;
+    while ((done = mp_fold_add_next(s, store, in, key_column, value_column, &edges[0].schema, &at, &cell, why)) > 0) {
+        int rc = mp_push(s, edges, edge_count, &cell, NULL);
+        int later = mp_release_later(s, cell.offset64);
+        if (rc || later) return rc ? rc : later;
+        total += done;
     }
-    return total;
+    return done < 0 ? done : total;
+}
+
+int64_t mp_adding_run(mp_slot *s, void *adding) {
+    mp_adding *a = adding;
+    int64_t count = mp_applier_activate(s, a->op);
+    for (uint32_t left = a->calls; count > 0; count = --left ? mp_applier_collect(s, a->op) : 0) {
+        int64_t done = mp_fold_add_emit(s, a->op, a->store, a->in, a->key_column, a->value_column, a->edges, a->edge_count,
+                                        &a->why);
+        if (done < 0) return done;
+    }
+    return count < 0 ? count : mp_applier_end(s, a->op);
 }
 
 static uint32_t side_of(const mp_cell *segment, uint32_t right) {

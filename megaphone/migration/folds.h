@@ -9,9 +9,31 @@
 /* cdef begin */
 /* For each record of each segment in order: state[key] += value (1 if value_column is -1); sends (key, running value) at
  * the segment's time along `edges`, whose schema is a key column like the input's and an 8-byte column. Returns the
- * records done, or -errno with `why`. Keys that are sent again count as gathered. */
+ * records done, or -errno with `why`. Keys that are sent again count as gathered. No edge may have a hash that is given. */
 int64_t mp_fold_add_emit(mp_slot *s, mp_stateful *op, const mp_store *store, const mp_schema *in, uint32_t key_column,
                          int32_t value_column, const mp_edge *edges, uint32_t edge_count, mp_outcome *why);
+
+/* The same for as many of the records from `at` on as one batch holds, which is left in `cell` and not sent: its reference
+ * is the caller's, and `out` its schema. Returns their number, 0 when all are through. */
+typedef struct mp_fold_at {
+    uint32_t segment, record;
+} mp_fold_at;
+int64_t mp_fold_add_next(mp_slot *s, const mp_store *store, const mp_schema *in, uint32_t key_column, int32_t value_column,
+                         const mp_schema *out, mp_fold_at *at, mp_cell *cell, mp_outcome *why);
+
+/* A whole activation of S whose fold is that, as a task (schedule.h): bins in, what is complete added and sent, published. */
+typedef struct mp_adding {
+    mp_stateful *op;
+    const mp_store *store;
+    const mp_schema *in;
+    uint32_t key_column;
+    int32_t value_column;
+    const mp_edge *edges;
+    uint32_t edge_count;
+    uint32_t calls;      /* collections at most, 1 or more */
+    mp_outcome why;
+} mp_adding;
+int64_t mp_adding_run(mp_slot *s, void *adding);
 
 /* Which segments: a sum of these. `right` is the location of the right input's data, of an operator that has one. */
 enum { MP_OF_PENDING = 1, MP_OF_LEFT = 2, MP_OF_RIGHT = 4, MP_OF_ALL = 7 };

@@ -357,6 +357,15 @@ int mp_router_activate(mp_slot *s, mp_stateful *op) {
     return rc ? rc : mp_router_end(s, op);
 }
 
+int64_t mp_router_run(mp_slot *s, void *op) { return mp_router_activate(s, op); }
+
+int64_t mp_router_run_quiet(mp_slot *s, void *op) {
+    const mp_stateful *o = op;
+    const mp_vec *inbox = mp_inbox_of(s, s->index, o->f_data);
+    if (inbox->head != inbox->tail || mp_cellheap_time(s, &routing_of(s, o)->waiting) != MP_NEVER) return 1;
+    return mp_router_activate(s, op);
+}
+
 uint64_t mp_router_updates(const mp_slot *s, const mp_stateful *op) { return update_count(routing_of(s, op)); }
 
 void mp_router_owners(const mp_slot *s, const mp_stateful *op, uint8_t *out) {
@@ -540,6 +549,11 @@ int mp_applier_end(mp_slot *s, mp_stateful *op) {
     return 0;
 }
 
+int64_t mp_applier_run(mp_slot *s, void *op) {
+    int64_t count = mp_applier_activate(s, op);
+    return count ? count : mp_applier_end(s, op);
+}
+
 /* ---- S without a fold ----------------------------------------------------------------------------------------- */
 
 int mp_passer_begin(mp_slot *s, mp_stateful *op) {
@@ -562,6 +576,16 @@ int mp_passer_next(mp_slot *s, mp_stateful *op, uint32_t away, mp_cell *cell) {
     op->shown_records += cell->records;
     rc = mp_release_later(s, cell->offset64);
     return rc ? rc : 1;
+}
+
+int64_t mp_passer_run(mp_slot *s, void *passing) {
+    const mp_passing *p = passing;
+    mp_cell cell;
+    int rc = mp_passer_begin(s, p->op);
+    if (rc) return rc;
+    while ((rc = mp_passer_next(s, p->op, p->away, &cell)) == 1)
+        if ((rc = mp_push(s, p->edges, p->edge_count, &cell, NULL))) return rc;
+    return rc ? rc : mp_applier_end(s, p->op);
 }
 
 uint64_t mp_applier_stashed(const mp_slot *s, const mp_stateful *op) { return mp_cellheap_count(&keyed_of(s, op)->stash); }

@@ -82,6 +82,11 @@ int mp_router_route(mp_slot *s, mp_stateful *op, mp_cell *cell, const uint64_t *
 int mp_router_route_all(mp_slot *s, mp_stateful *op);           /* next and route with the built-in hash */
 int mp_router_end(mp_slot *s, mp_stateful *op);
 int mp_router_activate(mp_slot *s, mp_stateful *op);            /* a whole activation with the built-in hash */
+/* The same as tasks (schedule.h) of an mp_stateful: of F with a function for a key, whole where no data waits, else 1 and
+ * not begun; of S, whole where nothing is complete, else the segments of the first collection. */
+int64_t mp_router_run(mp_slot *s, void *op);
+int64_t mp_router_run_quiet(mp_slot *s, void *op);
+int64_t mp_applier_run(mp_slot *s, void *op);
 uint64_t mp_router_updates(const mp_slot *s, const mp_stateful *op); /* configurations not yet installed */
 void mp_router_owners(const mp_slot *s, const mp_stateful *op, uint8_t *out); /* the active configuration */
 
@@ -99,6 +104,13 @@ uint64_t mp_applier_stashed(const mp_slot *s, const mp_stateful *op);
  * left, fuel is spent, or (`away`: the output goes to peers) they wait for room; mp_applier_end publishes. */
 int mp_passer_begin(mp_slot *s, mp_stateful *op);
 int mp_passer_next(mp_slot *s, mp_stateful *op, uint32_t away, mp_cell *cell);
+typedef struct mp_passing {
+    mp_stateful *op;
+    const mp_edge *edges;        /* of its output, none with a user's function for a key */
+    uint32_t edge_count;
+    uint32_t away;
+} mp_passing;
+int64_t mp_passer_run(mp_slot *s, void *passing); /* a task: a whole activation */
 
 /* A bin as it lies in the directory, for inspection: {owner, resident, generation, time_last, keys, post-dated records,
  * offsets of its four blocks}. Only what the owner's process reads is sure to be of one moment. */

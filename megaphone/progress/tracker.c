@@ -260,3 +260,8 @@ int mp_capability(mp_slot *s, uint32_t location, uint64_t time, int32_t delta) {
     int rc = update(s, mp_held_of(s, s->index, location), time, delta);
     return rc ? rc : mp_change_add(s, location, time, delta);
 }
+
+int mp_capability_move(mp_slot *s, uint32_t location, uint64_t from, uint64_t to) {
+    int rc = mp_capability(s, location, to, 1);
+    return rc ? rc : mp_capability(s, location, from, -1);
+}

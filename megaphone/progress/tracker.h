@@ -39,6 +39,7 @@ int mp_held_start(mp_slot *s, uint32_t location);
 int mp_change_add(mp_slot *s, uint32_t location, uint64_t time, int32_t delta);
 /* The same, and remember that this slot holds (+) or no longer holds (-) the capability. */
 int mp_capability(mp_slot *s, uint32_t location, uint64_t time, int32_t delta);
+int mp_capability_move(mp_slot *s, uint32_t location, uint64_t from, uint64_t to); /* take it at `to`, let `from` go */
 /* cdef end */
 
 int mp_changes_apply(mp_slot *s, const mp_change *change, uint32_t count);

@@ -325,15 +325,14 @@ class Driver:
         pacer, control = self.pacer, self.control
         assert pacer is not None
         assert control is not None
-        frontier = self.probe.frontier()
-        scale = NEVER if frontier == NEVER else max(0, frontier + self._offset)
-        done = pacer.completed(scale, now)
-        if done is not None and self.notes:
-            note = self.notes[-1]
-            note.completed_ns = now
-            note.after = self._sums()
-            self._watch.append((now + AFTER_NS, note))
-            self.steps_done.append((now, now - self._step_sent, done.bins))
+        if pacer.in_flight_ns is not None:
+            done = pacer.completed(self._frontier_on_scale(), now)
+            if done is not None and self.notes:
+                note = self.notes[-1]
+                note.completed_ns = now
+                note.after = self._sums()
+                self._watch.append((now + AFTER_NS, note))
+                self.steps_done.append((now, now - self._step_sent, done.bins))
         if control.closed:
             return
         position = self.source.position
@@ -342,7 +341,7 @@ class Driver:
         due_at = pacer.next_time_ns
         if due_at is None or file_time < due_at:
             return
-        step = pacer.due(max(0, control.time + self._offset), scale, now)
+        step = pacer.due(max(0, control.time + self._offset), self._frontier_on_scale(), now)
         if step is None:
             return
         record = pacer.record(pacer.sent_count - 1)
@@ -356,6 +355,11 @@ class Driver:
         self._step_sent = now
         self.control_times.append(now)
         control.send_instructions(step.instructions)
+
+    def _frontier_on_scale(self) -> int:
+        """Return the probe's frontier as a time of the plan."""
+        frontier = self.probe.frontier()
+        return NEVER if frontier == NEVER else max(0, frontier + self._offset)
 
     def _sums(self) -> dict[str, int]:
         control, peers = self.worker.memory.control, self.worker.peers

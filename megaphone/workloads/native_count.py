@@ -6,6 +6,7 @@ and no control input exists.  What migration costs while nothing migrates is the
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,7 +51,6 @@ class NativeCount(Operator):
 
     def setup(self, worker: Worker) -> None:
         """Lay out the C half."""
-        self._worker = worker
         op = self.op = ffi.new("mp_stateful *")
         op.keyed, op.bin_shift, op.fuel = self.keyed, PART_BITS, FUEL_RECORDS
         op.s_data, op.s_state, op.s_out = self.data.location, NO_PORT, self.out.location
@@ -62,22 +62,18 @@ class NativeCount(Operator):
         owner = parts % peers if self.hash_name == "dense" else parts * peers >> np.uint64(PART_BITS)
         initial = owner.astype(np.uint8)
         worker.check(lib.mp_keyed_start(worker.slot, op, ffi.from_buffer("uint8_t[]", initial)))
-        self._why = ffi.new("mp_outcome *")
-        self._key = self.data.schema.column(self.key)
 
-    def activate(self) -> None:
+    def task(self) -> tuple[Any, Any] | None:
         """Count what is complete."""
-        worker, slot, op = self._worker, self._worker.slot, self.op
-        count = lib.mp_applier_activate(slot, op)
-        if count > 0:
-            done = lib.mp_fold_add_emit(
-                slot, op, self.state.c, self.data.schema.c, self._key, -1 if len(self.data.schema) == 1 else 1,
-                self.out.c_edges, len(self.out.sent_edges), self._why,
-            )  # fmt: skip
-            if done == -1:
-                message = f"operator {self.name!r}: part {self._why.bin_id} is not worker {worker.index}'s"
-                raise InternalError(message)
-            count = done
-        if count < 0:
-            worker.check(count)
-        worker.check(lib.mp_applier_end(slot, op))
+        schema, out = self.data.schema, self.out
+        value = -1 if len(schema) == 1 else 1
+        columns = schema.c, schema.column(self.key), value
+        self._adding = ffi.new("mp_adding *", [self.op, self.state.c, *columns, out.c_edges, out.edge_count, 1])
+        return ffi.addressof(lib, "mp_adding_run"), self._adding
+
+    def fail(self, worker: Worker, rc: int) -> None:
+        """Raise what the core answered."""
+        if rc == -errno.EPERM:
+            message = f"operator {self.name!r}: part {self._adding.why.bin_id} is not worker {worker.index}'s"
+            raise InternalError(message)
+        worker.check(rc)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from megaphone._core import ffi, lib
 from megaphone.dataflow.operators.probe import Probe
@@ -46,9 +46,8 @@ class Sink(Summing):
         super().__init__(stream, name)
         self.from_time = from_time
 
-    def activate(self) -> None:
-        """Add up what has arrived and let it go."""
-        worker = self._slot_worker
-        rc = lib.mp_word_sink(worker.slot, self.port.location, self.port.schema.c, self.from_time, self._sum)
-        if rc < 0:
-            worker.check(rc)
+    def task(self) -> tuple[Any, Any] | None:
+        """Add up what arrives and let it go."""
+        port = self.port
+        ending = ffi.new("mp_word_ending *", [port.location, port.schema.c, self.from_time, self._sum])
+        return ffi.addressof(lib, "mp_word_sink"), ending

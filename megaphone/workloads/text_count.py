@@ -28,6 +28,7 @@ from megaphone.dataflow.batch import BytesColumn
 from megaphone.dataflow.execute import execute
 from megaphone.errors import InternalError, UsageError
 from megaphone.migration import plan as plans
+from megaphone.migration.operators.adding import AddEmit
 from megaphone.state.stores import HashTable
 from megaphone.workloads.driver import BATCH_RECORDS, Driver, Measured, Warmer
 from megaphone.workloads.native_count import NativeCount
@@ -66,16 +67,11 @@ def build(settings: TextSettings, graph: Graph) -> Handles:
     else:
         control = graph.control(words, lead=LEAD_NS)
         counts = stream.stateful_unary(
-            key="word", hash=settings.hash, state=state, fold=count_fold, columns=_OUT, control=control,
+            key="word", hash=settings.hash, state=state, fold=AddEmit("word"), columns=_OUT, control=control,
             bin_shift=settings.bin_shift, transfer=settings.transfer, initial=first_owner(settings), name="count",
         )  # fmt: skip
         count = counts.operator
     return Handles(words, control, count, Sink(counts, from_time=0), [], [])
-
-
-def count_fold(context: Any) -> None:  # noqa: ANN401 - a FoldContext
-    """Add 1 to each word's count and send the running count."""
-    context.add_emit("word")
 
 
 class WordSource:

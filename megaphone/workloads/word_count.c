@@ -17,13 +17,14 @@ void mp_word_keys(uint64_t *keys, uint64_t *values, uint64_t n, uint64_t seed, u
         for (uint64_t i = 0; i < n; i++) values[i] = value;
 }
 
-int64_t mp_word_sink(mp_slot *s, uint32_t location, const mp_schema *schema, uint64_t from_time, uint64_t sum[2]) {
-    mp_begin(s, &location, 1);
+int64_t mp_word_sink(mp_slot *s, void *ending) {
+    const mp_word_ending *e = ending;
+    const mp_schema *schema = e->schema;
+    mp_begin(s, &e->location, 1);
     mp_cell cell;
-    int64_t batches = 0;
     int rc;
-    while ((rc = mp_take(s, location, &cell)) == 1) {
-        if (cell.time >= from_time) {
+    while ((rc = mp_take(s, e->location, &cell)) == 1) {
+        if (cell.time >= e->from_time) {
             const uint64_t *value = mp_column(s, schema, &cell, 1);
             uint64_t total = 0;
             if (schema->is_var[0]) {
@@ -36,14 +37,12 @@ int64_t mp_word_sink(mp_slot *s, uint32_t location, const mp_schema *schema, uin
                 for (uint32_t i = 0; i < cell.records; i++)
                     total += (key[i] + 0x9e3779b97f4a7c15ull) * (2 * value[i] + 1);
             }
-            sum[0] += cell.records;
-            sum[1] += total;
+            e->sum[0] += cell.records;
+            e->sum[1] += total;
         }
-        batches++;
         if ((rc = mp_release_later(s, cell.offset64))) return rc;
     }
-    if (rc == 0) rc = mp_publish(s);
-    return rc ? rc : batches;
+    return rc ? rc : mp_publish(s);
 }
 
 int mp_word_reserve(mp_slot *s, const mp_store *store, uint64_t domain, mp_outcome *why) {

@@ -11,9 +11,15 @@
 void mp_word_keys(uint64_t *keys, uint64_t *values, uint64_t n, uint64_t seed, uint64_t first, uint64_t domain,
                   uint64_t value);
 
-/* A whole activation that takes all outputs (key, running count) and lets them go. Adds to sum[0] the records and to
- * sum[1] a checksum that depends on the pairs alone, of those at `from_time` or later. Returns batches, or -errno. */
-int64_t mp_word_sink(mp_slot *s, uint32_t location, const mp_schema *schema, uint64_t from_time, uint64_t sum[2]);
+/* A whole activation, as a task (schedule.h), that takes all outputs (key, running count) and lets them go. Adds to sum[0]
+ * the records and to sum[1] a checksum that depends on the pairs alone, of those at `from_time` or later. */
+typedef struct mp_word_ending {
+    uint32_t location;
+    const mp_schema *schema;
+    uint64_t from_time;
+    uint64_t *sum;
+} mp_word_ending;
+int64_t mp_word_sink(mp_slot *s, void *ending);
 
 /* Transport alone: fill n keys of a sequence, state[0] is the next, state[1] their sum so far. */
 void mp_exchange_fill(uint64_t *keys, uint64_t n, uint64_t state[2]);

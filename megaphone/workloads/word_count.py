@@ -18,6 +18,7 @@ import numpy as np
 from megaphone._core import ffi, lib
 from megaphone.dataflow.execute import execute
 from megaphone.errors import InternalError
+from megaphone.migration.operators.adding import AddEmit
 from megaphone.observe.ledger import Ledger
 from megaphone.observe.machine import describe_machine
 from megaphone.observe.report import Memory, Migration, Report, Trace
@@ -46,6 +47,8 @@ FIRST_TIME: Final = 1
 LEAD_NS: Final = 1_000_000
 """Control is that far ahead, so that workers whose clocks are read at different moments need not wait for it."""
 _OUT: Final = {"key": "u8", "count": "u8"}
+count_fold: Final = AddEmit("key", "value")
+"""Adds each record to its key's count and sends the running count."""
 
 
 class Handles(NamedTuple):
@@ -80,11 +83,6 @@ def build(settings: WordCountSettings, graph: Graph) -> Handles:
     if settings.validate:
         counts = counts.inspect(partial(_note, seen))
     return Handles(words, control, count, Sink(counts), seen, [])
-
-
-def count_fold(context: Any) -> None:  # noqa: ANN401 - a FoldContext
-    """Add each record to its key's count and send the running count."""
-    context.add_emit("key", "value")
 
 
 def first_owner(settings: MigratingSettings) -> Any:  # noqa: ANN401 - uint32[bins]

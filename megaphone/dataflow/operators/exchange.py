@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from megaphone._core import ffi, lib
 from megaphone.dataflow.graph import EXCHANGE, KeyFunction, Operator, Pact
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 class Forward(Operator):
     """Hands every batch on; the edge to it does the work."""
 
+    messages_alone = True
+
     def __init__(self, stream: Stream, name: str, pact: Pact | None = None) -> None:
         super().__init__(stream.graph, name)
         self.add_input(stream, pact)
@@ -28,6 +30,15 @@ class Forward(Operator):
         self._ports = ffi.new("uint32_t[]", self._locations)
         self._cell = ffi.new("mp_cell *")
         self._away = self.sends_away
+
+    def task(self) -> tuple[Any, Any] | None:
+        """Let the core hand on, unless an edge's key is a user's function."""
+        out = self.out
+        if out.by_function:
+            return None
+        ports = [self._ports, len(self._locations)]
+        forward = ffi.new("mp_forward *", [ports, out.c_edges, out.edge_count, self._away, FUEL_BATCHES])
+        return ffi.addressof(lib, "mp_forward_run"), forward
 
     def activate(self) -> None:
         """Hand on what has arrived, in turn from each input, until output has to wait."""

@@ -30,6 +30,8 @@ STEP_MAX: Final = 2**56  # far beyond any run, and the sum over a path still fit
 class Feedback(Operator):
     """Handle to a loop that is open at one end: ``connect`` closes it."""
 
+    messages_alone = True
+
     def __init__(self, graph: Graph, name: str, columns: Any, step: int) -> None:  # noqa: ANN401 - as Schema
         super().__init__(graph, name)
         if not 1 <= step <= STEP_MAX:

@@ -10,7 +10,6 @@ returns False instead. Bytes that wait for a frontier are not in flight. ``advan
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
@@ -70,6 +69,7 @@ class Input:
         self._operator = operator
         self._worker: Worker | None = None
         self.name = operator.name
+        self._where = f"input {operator.name!r}"
         self.schema: Schema = operator.port.schema
         self.time = 0
         self.closed = True
@@ -127,20 +127,24 @@ class Input:
             TimeError: the time falls.
         """
         worker = self._sending()
-        time = checked_time(time, f"input {self.name!r}")
+        time = checked_time(time, self._where)
         if time == self.time:
             return
         if time < self.time:
             message = f"input {self.name!r} at time {self.time} cannot go back to {time}: times only rise"
             raise TimeError(message)
         worker.begin_input()
-        location = self._operator.port.location
-        worker.check(lib.mp_capability(worker.slot, location, time, 1))
-        worker.check(lib.mp_capability(worker.slot, location, self.time, -1))
+        self._move_to(worker, time)
+
+    def _move_to(self, worker: Worker, time: int) -> None:
+        """Advance, and what follows with it, in the activation that is open."""
+        rc = lib.mp_capability_move(worker.slot, self._operator.port.location, self.time, time)
+        if rc:
+            worker.check(rc)
         self.time = time
         for follower, lead in self._followers:
-            if not follower.closed and follower.time < time + lead:
-                follower.advance_to(min(time + lead, NEVER - 1))
+            if not follower.closed and follower.time < (then := min(time + lead, NEVER - 1)):
+                follower._move_to(worker, then)  # noqa: SLF001 - an input too
 
     def close(self) -> None:
         """End the input; closing twice is allowed. Inputs that follow this one close with it."""
@@ -177,9 +181,7 @@ class Input:
             SharedMemoryError: no room, and none came free while stepping.
         """
         worker = self._outside("loan from")
-        return self._with_relief(
-            worker, lambda: Loan(worker, self.schema, n, timed=timed, bytes_room=bytes_room)
-        )
+        return self._with_relief(worker, Loan, worker, self.schema, n, timed=timed, bytes_room=bytes_room)
 
     def send(self, batch: Loan | Mapping[str, Any], n: int | None = None, *, times: Any = None) -> None:  # noqa: ANN401
         """Send records at the current time, stepping the worker while too much is in flight or memory is short.
@@ -212,8 +214,8 @@ class Input:
     def _outside(self, what: str) -> Worker:
         """Return the worker; refuse inside an operator, where stepping would run operators inside operators."""
         worker = self._sending()
-        if worker.current_operator() is not None:
-            message = f"{what} input {self.name!r} inside operator {worker.current_operator()!r}: use its own output"
+        if (inside := worker.current_operator()) is not None:
+            message = f"{what} input {self.name!r} inside operator {inside!r}: use its own output"
             raise MegaphoneError(message)
         return worker
 
@@ -223,14 +225,14 @@ class Input:
             worker.park(1_000_000)
         worker.raise_if_stopped()
 
-    def _with_relief(self, worker: Worker, take: Callable[[], T]) -> T:
+    def _with_relief(self, worker: Worker, take: Callable[..., T], *given: Any, **named: Any) -> T:  # noqa: ANN401
         """Do what takes memory; step and try again while there is none, as what peers still read comes free."""
-        slot, deadline = worker.slot, 0.0
-        for tries in itertools.count():
+        slot, deadline, tries = worker.slot, 0.0, 0
+        while True:
             # Stepping frees more than waiting inside the allocation does.
             patience_ns = lib.mp_relief_patience(slot, 0)
             try:
-                return take()
+                return take(*given, **named)
             except SharedMemoryError:
                 deadline = deadline or time.monotonic() + worker.relief_seconds
                 if tries >= _RELIEF_TRIES and time.monotonic() >= deadline:
@@ -238,22 +240,17 @@ class Input:
             finally:
                 lib.mp_relief_patience(slot, patience_ns)
             self._step(worker)
-        raise AssertionError  # pragma: no cover - counting does not end
+            tries += 1
 
     def _send(self, worker: Worker, batch: Loan | Mapping[str, Any], n: int | None, times: Any) -> None:  # noqa: ANN401
-        where = f"input {self.name!r}"
-        port = self._operator.port
+        where = self._where
         if isinstance(batch, Loan):
             if times is not None:
                 message = f"{where} is given a loan and times: fill the times of a loan made with timed=True"
                 raise UsageError(message)
-            batch.n = batch.n if n is None else n
-
-            def put() -> int:
-                worker.begin_input()
-                return send_loan(worker, port, batch, self.time, where)
-
-            size = self._with_relief(worker, put)
+            if n is not None:
+                batch.n = n
+            size = self._with_relief(worker, self._put_loan, worker, batch)
             records = batch.n
         else:
             columns, records, size = checked_columns(self.schema, batch, where)
@@ -261,15 +258,18 @@ class Input:
                 message = f"{where}: n is {n} and the columns have {records} values: n is for loans"
                 raise UsageError(message)
             stamps = checked_times(times, records, self.time, where)
-
-            def put_columns() -> None:
-                worker.begin_input()
-                send_columns(worker, port, columns, records, self.time, stamps)
-
-            self._with_relief(worker, put_columns)
+            self._with_relief(worker, self._put_columns, worker, columns, records, stamps)
         if self.carries_records:
             lib.mp_counter_add(worker.slot, _INPUT_RECORDS, records)
         lib.mp_counter_add(worker.slot, _INPUT_BYTES, size)
+
+    def _put_loan(self, worker: Worker, batch: Loan) -> int:
+        worker.begin_input()
+        return send_loan(worker, self._operator.port, batch, self.time, self._where)
+
+    def _put_columns(self, worker: Worker, columns: list[Any], records: int, stamps: Any) -> None:  # noqa: ANN401
+        worker.begin_input()
+        send_columns(worker, self._operator.port, columns, records, self.time, stamps)
 
 
 @graph_method

@@ -153,6 +153,8 @@ class BatchOperator(Operator):
         pact: how records reach it; they stay on their worker by default.
     """
 
+    messages_alone = True
+
     def __init__(self, stream: Stream, name: str, pact: Pact | None = None) -> None:
         super().__init__(stream.graph, name)
         self.port = self.add_input(stream, pact)

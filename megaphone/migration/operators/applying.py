@@ -21,6 +21,7 @@ from megaphone.dataflow.graph import Operator
 from megaphone.dataflow.schema import Schema, as_schema
 from megaphone.dataflow.sending import checked_columns, checked_time, checked_times
 from megaphone.errors import GraphError, InternalError, TimeError, UsageError
+from megaphone.migration.operators.adding import AddEmit
 from megaphone.migration.operators.fold_context import FoldContext
 from megaphone.state.access import StoreAccess, outcome_error
 from megaphone.state.stores import DenseArray, HashTable, Pickled, Rows, about_store
@@ -89,6 +90,7 @@ class Applier(Operator):
         except UsageError as error:
             raise self.error(str(error)) from None
         self._adding: set[tuple[str, str | None, int]] = set()
+        self._in_core: Any = None  # what runs whole activations there
 
     def _checked_pending(self) -> Schema:
         options, key = self.options, self.keying.key
@@ -169,11 +171,34 @@ class Applier(Operator):
             return True
         raise self._worker.memory_error()
 
-    def activate(self) -> None:
-        """Take bins in, hold records back, and show what is complete."""
-        worker, op, context = self._worker, self.op, self._context
+    def task(self) -> tuple[Any, Any] | None:
+        """Let the core take bins in, hold records back, and find what is complete; Python runs where something is.
+
+        With a fold that the core knows, and records of one kind, it never does.
+        """
+        fold, schema, out = self.fold, self.segment_schema, self.out
+        is_known = type(self) is Applier and not out.by_function and self.pending_schema == schema
+        if not is_known or not isinstance(fold, AddEmit):
+            return ffi.addressof(lib, "mp_applier_run"), self.op
+        self.adding_schema(fold.key, fold.value, schema)
+        value = -1 if fold.value is None else schema.column(fold.value)
+        columns = schema.c, schema.column(fold.key), value
+        self._in_core = ffi.new(
+            "mp_adding *", [self.op, self.state.c, *columns, out.c_edges, out.edge_count, self._calls_max]
+        )
+        return ffi.addressof(lib, "mp_adding_run"), self._in_core
+
+    def fail(self, worker: Worker, rc: int) -> None:
+        """Raise what the core answered, which may be about a key."""
+        if self._in_core is None:
+            super().fail(worker, rc)
+        else:
+            self.raise_outcome(self._in_core.why, rc)
+
+    def go_on(self, value: int) -> None:
+        """Show what is complete, so many segments of it at first, and end the activation."""
+        worker, op, context, count = self._worker, self.op, self._context, value
         slot = worker.slot
-        count = lib.mp_applier_activate(slot, op)
         for left in range(self._calls_max - 1, -1, -1):
             if count <= 0:
                 break

@@ -71,6 +71,14 @@ class Passer(Operator):
         self._cell = ffi.new("mp_cell *")
         self._away = self.sends_away
 
+    def task(self) -> tuple[Any, Any] | None:
+        """Let the core hand on, unless an edge's key is a user's function."""
+        out = self.out
+        if out.by_function:
+            return None
+        passing = ffi.new("mp_passing *", [self.op, out.c_edges, out.edge_count, self._away])
+        return ffi.addressof(lib, "mp_passer_run"), passing
+
     def activate(self) -> None:
         """Take the names of bins in, and hand on what has arrived."""
         worker, op, cell = self._worker, self.op, self._cell

@@ -182,13 +182,30 @@ class FoldContext:
         """
         applier, worker = self._applier, self._worker
         schema = applier.adding_schema(key, value, self._schema_of(lib.mp_segments(worker.slot)[0]))
+        out = applier.out
+        columns = schema.c, schema.column(key), -1 if value is None else schema.column(value)
+        if out.by_function:
+            return self._add_emit_shown(columns)
         done = lib.mp_fold_add_emit(
-            worker.slot, applier.op, applier.state.c, schema.c, schema.column(key),
-            -1 if value is None else schema.column(value), applier.out.c_edges, len(applier.out.sent_edges), self._why,
-        )  # fmt: skip
+            worker.slot, applier.op, applier.state.c, *columns, out.c_edges, out.edge_count, self._why
+        )
         if done < 0:
             applier.raise_outcome(self._why, int(done))
         return int(done)
+
+    def _add_emit_shown(self, columns: tuple[Any, int, int]) -> int:
+        """Do the same batch by batch: an edge's key is a user's function, which sees each before it is sent."""
+        applier, worker = self._applier, self._worker
+        total, at, cell = 0, ffi.new("mp_fold_at *"), ffi.new("mp_cell *")
+        while done := int(
+            lib.mp_fold_add_next(worker.slot, applier.state.c, *columns, applier.out.schema.c, at, cell, self._why)
+        ):
+            if done < 0:
+                applier.raise_outcome(self._why, done)
+            worker.push(applier.out, cell)
+            worker.check(lib.mp_release_later(worker.slot, cell.offset64))
+            total += done
+        return total
 
     def post_date(self, values: Mapping[str, Any], times: Any) -> None:  # noqa: ANN401 - array-like
         """Send records to this operator itself, for keys of this call, at later times.

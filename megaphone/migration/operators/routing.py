@@ -112,15 +112,16 @@ class Router(Operator):
         edge.key_column = self.data_out.schema.column(key) if isinstance(key, str) else 0
         edge.shift = 64 - self.keying.bin_shift
 
+    def task(self) -> tuple[Any, Any] | None:
+        """Let the core do all of it; with a function for a key, until there is a batch to be shown to that."""
+        name = "mp_router_run" if isinstance(self.keying.key, str) else "mp_router_run_quiet"
+        return ffi.addressof(lib, name), self.op
+
     def activate(self) -> None:
-        """Read control, install at most one configuration, route what can be routed."""
+        """Read control, install at most one configuration, route what can be routed: with a function for a key."""
         worker, op = self._worker, self.op
         slot, key = worker.slot, self.keying.key
-        if isinstance(key, str):
-            rc = lib.mp_router_activate(slot, op)
-            if rc:
-                worker.check(rc)
-            return
+        assert not isinstance(key, str)
         lib.mp_begin(slot, self._ports, 3)
         worker.check(lib.mp_router_begin(slot, op))
         records = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -110,3 +111,19 @@ def as_list(column: Any) -> list[Any]:
         return [value.tobytes() for value in column]
     values: list[Any] = np.asarray(column).tolist()
     return values
+
+
+def functions_called(run: Callable[[], Any]) -> list[str]:
+    """Return the Python functions that a call enters."""
+    called: list[str] = []
+
+    def note(frame: Any, event: str, _: Any) -> None:
+        if event == "call":
+            called.append(frame.f_code.co_name)
+
+    sys.setprofile(note)
+    try:
+        run()
+    finally:
+        sys.setprofile(None)
+    return called

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from megaphone._core import lib
+from megaphone._core import ffi, lib
 from megaphone.dataflow.batch import Batch, BytesColumn, Loan
 from megaphone.dataflow.graph import Graph
 from megaphone.dataflow.stream import Stream
@@ -301,3 +301,34 @@ def test_references_are_counted_by_the_test_itself() -> None:
         assert references(run.simulation) == 2
         lib.mp_ref_drop_at(run.simulation.workers[0].slot, 64)
         assert isinstance(run.inputs[0].loan(1), Loan)
+
+
+def test_the_address_of_a_column_is_where_its_array_is_and_is_not_told_after_sending() -> None:
+    def build(graph: Graph) -> Any:
+        source, stream = graph.input("source", {"a": "u1", "word": bytes, "b": "u8"})
+        return source, stream.probe()
+
+    with Simulation(build, slots=1) as simulation:
+        source, _ = simulation.handles[0]
+        loan = source.loan(100, timed=True, bytes_room={"word": 10})
+        for name in ("b", "a"):  # whichever is asked for first
+            assert int(ffi.cast("uintptr_t", loan.pointer(name))) == loan[name].ctypes.data
+        assert loan.times is not None
+        assert loan.times.ctypes.data - loan["b"].ctypes.data == 832  # 100 * 8, on a cache line
+        loan["word"][0][:] = 0
+        loan.times[:] = 0
+        source.send(loan)
+        with pytest.raises(UsageError, match="column 'b' of a loan that has been sent"):
+            loan.pointer("b")
+
+
+def test_a_loan_that_is_dropped_without_a_look_at_it_gives_its_room_back() -> None:
+    def build(graph: Graph) -> Any:
+        source, stream = graph.input("source", {"n": "u8"})
+        return source, stream.probe()
+
+    with Simulation(build, slots=1, memory="8M") as simulation:
+        source, _ = simulation.handles[0]
+        for _ in range(1000):
+            source.loan(8000)  # 64 MB in all
+            simulation.step()

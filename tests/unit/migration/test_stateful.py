@@ -245,6 +245,39 @@ def test_add_emit_sends_running_values_at_the_times_of_their_records() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("dtype", "keys"), [("u8", list(range(40))), (bytes, [str(n).encode() for n in range(40)])], ids=["u8", "bytes"]
+)
+def test_add_emit_sends_along_edges_whose_key_is_a_function(dtype: Any, keys: list[Any]) -> None:
+    def to_last(batch: Any) -> Any:
+        return np.full(batch.n, 2**64 - 1, np.uint64)
+
+    def build(graph: Graph) -> Any:
+        words, stream = graph.input("words", {"k": dtype})
+        counts = stream.stateful_unary(
+            key="k", state=HashTable(dtype, "u8"), fold=lambda context: context.add_emit("k"),
+            columns={"k": dtype, "n": "u8"},
+        )  # fmt: skip
+        seen: list[Any] = []
+
+        def note(batch: Any) -> None:
+            key = batch["k"]
+            seen.extend(zip([key[i] for i in range(batch.n)], batch["n"].tolist(), strict=True))
+
+        moved, stayed = counts.exchange(to_last, name="moved"), counts.exchange("n", hash="mix", name="stayed")
+        return words, seen, moved.inspect(note), stayed.probe()
+
+    with Simulation(build, slots=2, seed=3) as simulation:
+        for words, *_ in simulation.handles:
+            words.send({"k": keys})
+            words.close()
+        simulation.run()
+        seen = [handles[1] for handles in simulation.handles]
+        assert seen[0] == []
+        assert sorted(seen[1]) == sorted((key, count) for key in keys for count in (1, 2))
+        assert simulation.counter("copied_gather") == 2 * sum(8 if dtype == "u8" else 4 + len(key) for key in keys)
+
+
 def test_add_emit_works_where_nobody_takes_the_output() -> None:
     def build(graph: Graph) -> Any:
         words, stream = graph.input("words", COLUMNS)

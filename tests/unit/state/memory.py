@@ -65,19 +65,20 @@ class SlotMemory:
         The pool is held by a slot of its own, which gives all of it back: what the slot itself takes from the pool
         would stay its own wherever something of it lives on, and the next slot would find nothing.
         """
-        lib.mp_block_free(self.slots[slot], lib.mp_block_alloc(self.slots[slot], 64))  # one chunk for what is spared
-        held, hogs = self._hogged(self._holder, MIB // 2), self._hogged(self.slots[slot], MIB // 2)
-        small = [block for block in hogs if 256 <= lib.mp_block_bytes(self.slots[slot], block) <= 1024]
-        for block in small[: 2 * spare : 2]:
-            hogs.remove(block)
-            lib.mp_block_free(self.slots[slot], block)
+        carver = self.slots[slot]
+        # Two for each that is spared, so that what is freed has no free neighbour to join.
+        small = [int(lib.mp_block_alloc(carver, 1024 if number < 8 else 512)) for number in range(2 * spare)]
+        held, hogs = self._hogged(self._holder, MIB // 2), self._hogged(carver, MIB // 2)
+        for block in small[::2]:
+            lib.mp_block_free(carver, block)
+        hogs += small[1::2]
         try:
             yield
         finally:
-            for carver, blocks in ((self.slots[slot], hogs), (self._holder, held)):
+            for owner, blocks in ((carver, hogs), (self._holder, held)):
                 for block in blocks:
-                    lib.mp_block_free(carver, block)
-                lib.mp_block_trim(carver)
+                    lib.mp_block_free(owner, block)
+                lib.mp_block_trim(owner)
 
     @staticmethod
     def _hogged(slot: Any, size_bytes: int) -> list[int]:

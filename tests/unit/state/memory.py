@@ -66,8 +66,9 @@ class SlotMemory:
         would stay its own wherever something of it lives on, and the next slot would find nothing.
         """
         carver = self.slots[slot]
-        # Two for each that is spared, so that what is freed has no free neighbour to join.
-        small = [int(lib.mp_block_alloc(carver, 1024 if number < 8 else 512)) for number in range(2 * spare)]
+        # Two for each that is spared, so that what is freed has no free neighbour to join; of two sizes, so that memory
+        # ends at a table, a directory or a page.
+        small = [int(lib.mp_block_alloc(carver, (768, 256)[number // 2 % 2])) for number in range(2 * spare)]
         held, hogs = self._hogged(self._holder, MIB // 2), self._hogged(carver, MIB // 2)
         for block in small[::2]:
             lib.mp_block_free(carver, block)

@@ -145,6 +145,7 @@ enum {
     MP_BLOCK_ALLOCS, MP_BLOCK_FREES, MP_BLOCK_LIVE_BYTES, MP_BLOCK_LIVE_BYTES_MAX, MP_BLOCK_FREES_SENT,
     MP_VIEWS_ESCAPED, MP_SLAB_SCANS, MP_BINS_OUT, MP_BINS_IN, MP_BYTES_MOVED, MP_KEYS_MOVED, MP_WARMING_NS,
     MP_LEASES, MP_RING_CELLS, MP_GROW_STALLS, MP_INPUT_RECORDS, MP_INPUT_BYTES, MP_COPIED_GROW, MP_MEMORY_WAITS,
+    MP_GROW_PAUSE_MAX_NS,
     MP_COUNTER_COUNT
 };
 _Static_assert(MP_COUNTER_COUNT <= MP_COUNTERS, "counters fit their room in the slot page");
@@ -298,6 +299,10 @@ static inline void mp_count(const mp_slot *s, uint32_t counter, uint64_t n) {
 
 static inline uint64_t mp_counter(const mp_slot *s, uint32_t counter) {
     return atomic_load_explicit(&s->page->counters[counter], memory_order_relaxed);
+}
+
+static inline void mp_count_greatest(const mp_slot *s, uint32_t counter, uint64_t n) {
+    if (n > mp_counter(s, counter)) mp_count(s, counter, n - mp_counter(s, counter));
 }
 
 /* ---- blocks (block.h): what the state layer needs to know ------------------------------------------------------ */

@@ -117,8 +117,7 @@ static int allocate(int data_fd, uint64_t at, uint64_t bytes) {
 
 int mp_chunk_commit(mp_slot *s, uint32_t chunk, uint64_t upto) {
     mp_header *h = s->header;
-    uint64_t chunk_bytes = h->limits.chunk_bytes;
-    int stalled = 0;
+    uint64_t chunk_bytes = h->limits.chunk_bytes, since = 0;
     for (; upto; chunk++) {
         mp_chunk *c = mp_chunk_of(s, chunk);
         uint64_t need = least(upto, chunk_bytes);
@@ -128,13 +127,15 @@ int mp_chunk_commit(mp_slot *s, uint32_t chunk, uint64_t upto) {
             uint64_t at = MP_LOAD_ACQUIRE(&c->committed_bytes);
             if (at >= need) break;
             uint64_t to = least((at / MP_COMMIT_PIECE + 1) * MP_COMMIT_PIECE, chunk_bytes);
+            if (!since) since = mp_now_ns();
             int failed = allocate(s->data_fd, mp_chunk_at(h, chunk) + at, to - at);
             if (failed) return failed;
             raise_watermark(h, c, to);
-            stalled = 1;
         }
     }
-    if (stalled) mp_count(s, MP_GROW_STALLS, 1);
+    if (!since) return 0;
+    mp_count(s, MP_GROW_STALLS, 1);
+    mp_count_greatest(s, MP_GROW_PAUSE_MAX_NS, mp_now_ns() - since);
     return 0;
 }
 

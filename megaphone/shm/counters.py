@@ -15,6 +15,7 @@ COUNTER_NAMES: Final[tuple[str, ...]] = (
     "block_allocs", "block_frees", "block_live_bytes", "block_live_bytes_max", "block_frees_sent",
     "views_escaped", "slab_scans", "bins_out", "bins_in", "bytes_moved", "keys_moved", "warming_ns",
     "leases", "ring_cells", "grow_stalls", "input_records", "input_bytes", "copied_grow", "memory_waits",
+    "grow_pause_max_ns",
 )  # fmt: skip
 COUNTER_INDEX: Final[dict[str, int]] = {name: index for index, name in enumerate(COUNTER_NAMES)}
 

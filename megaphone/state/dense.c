@@ -1,6 +1,8 @@
 /* dense.c - dense arrays: growth by chunks, and the fused count-and-emit kernel. */
 #include "state/dense_inside.h"
 
+#include "shm/park.h"
+
 static inline void mp_dense_set_ready(mp_dense_tail *tail, uint64_t chunk) {
     tail->ready[chunk >> 6] |= 1ull << (chunk & 63);
     tail->unready--;
@@ -105,8 +107,15 @@ static uint8_t *mp_dense_locate(mp_slot *s, const mp_store *store, mp_bin *b, ui
     return base + index * store->row_bytes;
 }
 
+static int mp_dense_grow(mp_slot *s, const mp_store *store, mp_bin *b, uint64_t rows, mp_outcome *why) {
+    uint64_t since = mp_now_ns();
+    int rc = mp_dense_reserve(s, store, b, rows, why);
+    mp_count_greatest(s, MP_GROW_PAUSE_MAX_NS, mp_now_ns() - since);
+    return rc;
+}
+
 uint8_t *mp_dense_reach(mp_slot *s, const mp_store *store, mp_bin *b, uint64_t index, int insert, mp_outcome *why) {
-    if (index >= b->capacity && (!insert || mp_dense_reserve(s, store, b, index + 1, why)))
+    if (index >= b->capacity && (!insert || mp_dense_grow(s, store, b, index + 1, why)))
         return NULL;
     if (b->flags & MP_BIN_PLAIN) return (uint8_t *)mp_at(s, b->block[MP_BLOCK_TABLE]) + index * store->row_bytes;
     if (insert) {

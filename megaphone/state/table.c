@@ -1,7 +1,9 @@
 /* table.c - the hash table: probing, growth by an ordered sweep, removal. The fused kernels are in table_emit.c. */
 #include "state/table_inside.h"
 
-enum { MP_CAPACITY_MIN = 8, MP_MAKE_ROWS = 64 };
+#include "shm/park.h"
+
+enum { MP_DOUBLINGS_MIN = 3, MP_CAPACITY_MIN = 1 << MP_DOUBLINGS_MIN, MP_MAKE_ROWS = 64 };
 
 static int mp_row_is(const mp_store *store, uint8_t *row, const mp_key *key, const uint8_t *bytes,
                      const uint8_t *newer) {
@@ -89,8 +91,21 @@ void mp_table_sweep(mp_slot *s, const mp_store *store, mp_bin *b, uint64_t rows,
     mp_block_free(s, swept);
 }
 
-/* Begin a table for at least `keys` keys and `bytes` more bytes of keys. What there is becomes the older table. */
-static int mp_table_grow(mp_slot *s, const mp_store *store, mp_bin *b, uint64_t keys, uint64_t bytes, mp_outcome *why) {
+/* The least size of a bin's own row of sizes that is `least` or more: doublings of a first size between MP_CAPACITY_MIN
+ * and twice that, which differs from bin to bin. Keys spread evenly over the bins, so with the same sizes for all these
+ * would grow together: half of the state asks for memory, and is swept, within a few hundredths of a doubling, and
+ * nothing else is done meanwhile. The golden ratio lays the first sizes of any run or stride of bins evenly apart. */
+static uint64_t mp_table_size(const mp_slot *s, const mp_store *store, const mp_bin *b, uint64_t least) {
+    uint64_t number = (uint64_t)(b - mp_bins_of(s, store->keyed));
+    uint64_t first = (1ull << 32) + (uint32_t)(number * 0x9e3779b9u), doublings = MP_DOUBLINGS_MIN;
+    while (first >> 16 << doublings >> 16 < least) doublings++;
+    return first >> 16 << doublings >> 16;
+}
+
+/* Begin a table for at least `keys` keys and `bytes` more bytes of keys; no larger than that where `exact`. What there is
+ * becomes the older table. */
+static int mp_table_begin(mp_slot *s, const mp_store *store, mp_bin *b, uint64_t keys, uint64_t bytes, int exact,
+                          mp_outcome *why) {
     uint64_t capacity = b->capacity > MP_CAPACITY_MIN ? b->capacity : MP_CAPACITY_MIN;
     uint64_t room = 0, live = 0;
     if (keys > MP_TABLE_BYTES_MAX || bytes > MP_TABLE_BYTES_MAX) return why->bytes = UINT64_MAX, why->error = -EFBIG;
@@ -98,8 +113,9 @@ static int mp_table_grow(mp_slot *s, const mp_store *store, mp_bin *b, uint64_t 
     if (why->error) return why->error;
     /* A table that is begun for its bytes' sake and nearly full of rows doubles at once: the next growth must not come
      * before this one is swept. */
-    if (b->capacity && keys > mp_table_limit(capacity) * 3 / 4) capacity *= 2;
-    if (keys > mp_table_limit(capacity)) capacity = keys * 8 / 5 + 2;
+    uint64_t least = keys > mp_table_limit(capacity) ? keys * 8 / 5 + 2 : capacity;
+    if (b->capacity && keys > mp_table_limit(capacity) * 3 / 4 && least < capacity * 3 / 2) least = capacity * 3 / 2;
+    capacity = exact ? least : mp_table_size(s, store, b, least);
     if (store->key_kind == MP_KEY_BYTES) {
         if (b->capacity) live = mp_table_new(s, store, b).tail->bytes_live;
         room = 2 * (live + bytes) + 8 * capacity; /* eight bytes a row to begin with, twice what there is later */
@@ -142,14 +158,23 @@ static int mp_table_grow(mp_slot *s, const mp_store *store, mp_bin *b, uint64_t 
     return 0;
 }
 
+static int mp_table_grow(mp_slot *s, const mp_store *store, mp_bin *b, uint64_t keys, uint64_t bytes, mp_outcome *why) {
+    uint64_t since = mp_now_ns();
+    int rc = mp_table_begin(s, store, b, keys, bytes, 0, why);
+    mp_count_greatest(s, MP_GROW_PAUSE_MAX_NS, mp_now_ns() - since);
+    return rc;
+}
+
 int mp_table_reserve(mp_slot *s, const mp_store *store, mp_bin *b, uint64_t keys, mp_outcome *why) {
     if (b->capacity && keys <= mp_table_limit(b->capacity)) return 0;
-    return mp_table_grow(s, store, b, keys, 0, why);
+    return mp_table_begin(s, store, b, keys, 0, 1, why);
 }
 
 /* A sweep of everything, for the rare call that cannot go on before growth is over. */
 static int mp_table_finish(mp_slot *s, const mp_store *store, mp_bin *b, mp_outcome *why) {
+    uint64_t since = mp_now_ns();
     mp_table_sweep(s, store, b, UINT64_MAX, why);
+    mp_count_greatest(s, MP_GROW_PAUSE_MAX_NS, mp_now_ns() - since);
     return why->error;
 }
 

@@ -382,7 +382,7 @@ def test_a_thousand_migrations_with_growth_in_between_leave_committed_memory_wit
     with Simulation(build_of(script), slots=slots, seed=5, memory=MEMORY, late=False) as simulation:
         handles = simulation.handles
         for time in range(1000):
-            keys = np.arange(100, dtype=np.uint64) + np.uint64(100 * time)
+            keys = np.arange(150, dtype=np.uint64) + np.uint64(150 * time)
             handles[time % slots].words.send({"k": keys, "id": keys, "delay": 0 * keys})
             handles[0].control.send_instructions([Map(random.integers(0, slots, bins))])
             for handle in handles:
@@ -404,7 +404,7 @@ def test_a_thousand_migrations_with_growth_in_between_leave_committed_memory_wit
         assert live_peak > 2 * slots * chunk_bytes, "too little state for the bound to say anything"
         assert simulation.counter("bins_out") > 9000
         assert_at_rest(simulation, [handle.counts for handle in handles])
-        assert sum(handle.counts.state.live() for handle in handles) == 100_000
+        assert sum(handle.counts.state.live() for handle in handles) == 150_000
         # With the state gone what is left belongs to queues and trackers: nothing that grew with the migrations.
         for worker, handle in zip(simulation.workers, handles, strict=True):
             for bin_id in range(bins):

@@ -191,6 +191,24 @@ def test_a_growth_that_ends_without_moving_a_row_keeps_addresses(memory: SlotMem
         assert access.gather(rows, "count").tolist() == [0] * 4
 
 
+def test_tables_that_fill_evenly_do_not_grow_at_the_same_time() -> None:
+    """If they did, half of the state would ask for memory and be swept at once, and records would wait for it."""
+    memory = SlotMemory(slots=1, bin_shift=8)
+    try:
+        access = memory.access(HashTable("u8", {"count": "u8"}), "mix")[0]
+        bounds = np.round(50_000 * 2 ** (np.arange(33) / 16)).astype(int)  # two doublings
+        sizes, grown = np.zeros(256), []
+        for begin, end in zip([0, *bounds], bounds, strict=False):
+            access.add_emit(np.arange(begin, end, dtype=np.uint64))
+            now = np.array([lib.mp_store_bytes(memory.slots[0], access.c, bin_id) for bin_id in range(256)])
+            grown.append(int((now > sizes).sum()))
+            sizes = now
+        assert sum(grown[1:]) > 256  # each bin did grow
+        assert max(grown[1:]) < 256 / 4, grown
+    finally:
+        memory.close()
+
+
 def test_tables_grow_right_in_memory_that_others_have_used(memory: SlotMemory) -> None:
     """A row that looks in use must never be seen before it is initialised."""
     access = memory.access(HashTable("u8", {"count": "u8"}), "mix")[0]

@@ -11,8 +11,27 @@
     views      as exchange; the reader keeps views of its last 64 batches   1 copy, and memory that stays pinned
     jumbo      as exchange, in batches of four slabs                        1 copy, and an allocation for each batch
 
-What a copy costs in time is the difference between two ways, which run in turns.  Sums of keys are compared at the end,
-so that no way is fast because it lost something.
+Sums of keys are compared at the end, so that no way is fast because it lost something.  Unless ``--no-times`` is given,
+the time is divided, too.  All of it is ns per record, over all workers, after the warm-up::
+
+    cpu_ns_per_record     processor time, of user and system, from the process's clock
+      copies              in ``ns_per_record``, by cause: kernels that copy a batch.  An exchange's pass finds each record's
+                          target as it writes it, so the routing is included, and has no time of its own
+      allocation          slab_scan, slab_fresh, blocks: looking for a slab to use again, carving one, blocks
+      rest                what is left of the processor time: making records, reading them, Python, progress, parking
+    system_ns_per_record  the part of the processor time that the system had: page faults, calls, sleeping and waking
+    faults_ns_estimated   page faults x first touch of a page, in so many processes at once, as the yardstick has it
+
+The parts of the first line are disjoint: two reads of the clock around each kernel call, and the innermost counts.
+System time and page faults are another cut through the same time, and lie in copies, allocation and rest, wherever a
+page was touched: they must not be added to those.  No counter of the kernel tells the time of a page fault to whoever
+has no privilege (tracepoints do to root), so this one is an estimate, and it is too high for faults that find the page
+in memory and only map it.  System time is exact in the long run alone: the kernel finds it by looking at every tick,
+250 times a second or so, what the processor is at.
+
+The clock of the parts goes on while the kernel gives the processor to somebody else, which ``waited_ns_per_record``
+tells; parts are therefore scaled by the share of its time that a worker did not have to wait.  Raw sums are in
+``nanoseconds``, beside ``wall_ns``, over all workers.
 """
 
 from __future__ import annotations
@@ -30,9 +49,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 
 from megaphone._core import lib
+from megaphone.bench.yardstick import measure
 from megaphone.dataflow.execute import execute
 from megaphone.errors import InternalError, MegaphoneError, UsageError
-from megaphone.observe.ledger import Ledger
+from megaphone.observe.ledger import ALLOCATION_PARTS, TIMED_PARTS, Ledger
 from megaphone.workloads.driver import start_together
 
 if TYPE_CHECKING:
@@ -51,6 +71,7 @@ BATCHES_OUT_MAX: Final = 8
 VIEWS_KEPT: Final = 64
 WARM_UP: Final = 10
 """Of all records, one in so many."""
+FIRST_TOUCH_SECONDS: Final = 0.1
 JUMBO_SLABS: Final = 4
 SLABS_AHEAD: Final = 40
 
@@ -64,6 +85,7 @@ class Settings(NamedTuple):
     columns: int
     workers: int
     seed: int
+    times: bool = True
 
 
 class Reader:
@@ -103,6 +125,9 @@ class Part(NamedTuple):
     wall_ns: int
     cpu_ns: int
     faults: int
+    system_ns: int
+    waited_ns: int
+    nanoseconds: dict[str, int]
     at_warm_up: dict[str, int]
 
 
@@ -132,6 +157,8 @@ def drive(settings: Settings, worker: Worker, handles: Handles) -> Part:
     made_sum = int(made.sum(dtype=np.uint64))
     worker.prepare_slabs(SLABS_AHEAD)
     start = _Moment(start_together(worker), 0, 0, worker)
+    if settings.times:
+        worker.times.measure()
     sent = at = key_sum = 0
     while sent < share:
         if not start.sent and sent >= share // WARM_UP:
@@ -162,7 +189,8 @@ def drive(settings: Settings, worker: Worker, handles: Handles) -> Part:
     return Part(
         sent, key_sum, sum(reader.records for reader in readers), sum(reader.key_sum for reader in readers) % 2**64,
         end.sent - start.sent, end.batches - start.batches, end.now_ns - start.now_ns, end.cpu_ns - start.cpu_ns,
-        end.faults - start.faults, start.counters,
+        end.faults - start.faults, end.system_ns - start.system_ns, end.waited_ns - start.waited_ns,
+        {part: end.counters[f"ns_{part}"] - start.counters[f"ns_{part}"] for part in TIMED_PARTS}, start.counters,
     )  # fmt: skip
 
 
@@ -172,8 +200,18 @@ class _Moment:
     def __init__(self, now_ns: int, sent: int, batches: int, worker: Worker) -> None:
         self.now_ns, self.sent, self.batches = now_ns, sent, batches
         self.cpu_ns = time.process_time_ns()
-        self.faults = getrusage(RUSAGE_SELF).ru_minflt
+        usage = getrusage(RUSAGE_SELF)
+        self.faults, self.system_ns = usage.ru_minflt, int(1e9 * usage.ru_stime)
+        self.waited_ns = _waited_ns()
         self.counters = worker.counters()
+
+
+def _waited_ns() -> int:
+    """Return how long this thread could have run and had no processor; 0 where the kernel does not tell."""
+    try:
+        return int(Path("/proc/thread-self/schedstat").read_text().split()[1])
+    except (OSError, IndexError):
+        return 0
 
 
 def run(settings: Settings) -> dict[str, Any]:
@@ -208,6 +246,28 @@ def run(settings: Settings) -> dict[str, Any]:
         "faults_per_m_records": 1e6 * sum(part.faults for part in parts) / counted,
         "pinned_mb_max": ledger.pinned_bytes_max / 1e6,
         "checksum": f"{received_sum:016x}",
+        **(_split(parts, counted) if settings.times else {}),
+    }
+
+
+def _split(parts: list[Part], counted: int) -> dict[str, Any]:
+    """Return where the time went; see the head of this file."""
+    per_record = {
+        name: sum(part.nanoseconds[name] * part.cpu_ns / max(1, part.cpu_ns + part.waited_ns) for part in parts) / counted
+        for name in TIMED_PARTS
+    }
+    page = f"first_touch_us_per_page_{min(2, len(parts))}"
+    touch_ns = 1e3 * measure([page], FIRST_TOUCH_SECONDS)[page]
+    return {
+        "ns_per_record": per_record,
+        "copies_ns_per_record": sum(per_record[name] for name in TIMED_PARTS if name not in ALLOCATION_PARTS),
+        "allocation_ns_per_record": sum(per_record[name] for name in ALLOCATION_PARTS),
+        "system_ns_per_record": sum(part.system_ns for part in parts) / counted,
+        "faults_ns_estimated": sum(part.faults for part in parts) * touch_ns / counted,
+        "first_touch_ns": touch_ns,
+        "waited_ns_per_record": sum(part.waited_ns for part in parts) / counted,
+        "nanoseconds": {name: sum(part.nanoseconds[name] for part in parts) for name in TIMED_PARTS},
+        "wall_ns": sum(part.wall_ns for part in parts),
     }
 
 
@@ -232,6 +292,9 @@ def main() -> int:
     parser.add_argument("--columns", type=int, default=2, help="of 8 bytes each (default 2)")
     parser.add_argument("-w", "--workers", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--no-times", dest="times", action="store_false", help="read no clocks: what measuring the time costs"
+    )
     parser.add_argument("--report", type=Path, help="a file for the account, as JSON")
     given = vars(parser.parse_args())
     report = given.pop("report")

@@ -14,24 +14,21 @@
 Sums of keys are compared at the end, so that no way is fast because it lost something.  Unless ``--no-times`` is given,
 the time is divided, too.  All of it is ns per record, over all workers, after the warm-up::
 
-    cpu_ns_per_record     processor time, of user and system, from the process's clock
-      copies              in ``ns_per_record``, by cause: kernels that copy a batch.  An exchange's pass finds each record's
-                          target as it writes it, so the routing is included, and has no time of its own
-      allocation          slab_scan, slab_fresh, blocks: looking for a slab to use again, carving one, blocks
-      rest                what is left of the processor time: making records, reading them, Python, progress, parking
-    system_ns_per_record  the part of the processor time that the system had: page faults, calls, sleeping and waking
-    faults_ns_estimated   page faults x first touch of a page, in so many processes at once, as the yardstick has it
+    cpu_ns_per_record      processor time of the workers, user and system
+      copies               ``ns_per_record`` has each cause: kernels that copy a batch.  An exchange finds each record's
+                           target in the pass that writes it: routing is included, and has no time of its own
+      allocation           slab_scan, slab_fresh, blocks: looking for a slab to use again, carving one, blocks
+      rest                 all else: making records and reading them, Python, progress, parking
+    system_ns_per_record   of the processor time, what the system had: page faults, calls, sleep and waking
+    faults_ns_estimated    page faults x first touch of a page, by as many processes at once, up to two, right after
 
-The parts of the first line are disjoint: two reads of the clock around each kernel call, and the innermost counts.
-System time and page faults are another cut through the same time, and lie in copies, allocation and rest, wherever a
-page was touched: they must not be added to those.  No counter of the kernel tells the time of a page fault to whoever
-has no privilege (tracepoints do to root), so this one is an estimate, and it is too high for faults that find the page
-in memory and only map it.  System time is exact in the long run alone: the kernel finds it by looking at every tick,
-250 times a second or so, what the processor is at.
-
-The clock of the parts goes on while the kernel gives the processor to somebody else, which ``waited_ns_per_record``
-tells; parts are therefore scaled by the share of its time that a worker did not have to wait.  Raw sums are in
-``nanoseconds``, beside ``wall_ns``, over all workers.
+The parts of the first line are disjoint: kernels read their thread's processor clock at both ends, and the innermost
+counts; see ``timing.h``.  Their sum is at most the processor time.  System time and faults are another cut through the
+same time: a page fault happens within a copy, an allocation or the rest, so neither may be added to those.  No counter
+tells the time of a page fault to whoever has no privilege (root has tracepoints): so there is the count, times what a
+first touch costs.  That is too much for a page that is in memory and only has to be mapped.  System time is what the
+kernel finds when it looks at each tick, every 4 ms or so: right on the average of a long run, and too coarse for one of
+less than a second.
 """
 
 from __future__ import annotations
@@ -126,7 +123,6 @@ class Part(NamedTuple):
     cpu_ns: int
     faults: int
     system_ns: int
-    waited_ns: int
     nanoseconds: dict[str, int]
     at_warm_up: dict[str, int]
 
@@ -189,7 +185,7 @@ def drive(settings: Settings, worker: Worker, handles: Handles) -> Part:
     return Part(
         sent, key_sum, sum(reader.records for reader in readers), sum(reader.key_sum for reader in readers) % 2**64,
         end.sent - start.sent, end.batches - start.batches, end.now_ns - start.now_ns, end.cpu_ns - start.cpu_ns,
-        end.faults - start.faults, end.system_ns - start.system_ns, end.waited_ns - start.waited_ns,
+        end.faults - start.faults, end.system_ns - start.system_ns,
         {part: end.counters[f"ns_{part}"] - start.counters[f"ns_{part}"] for part in TIMED_PARTS}, start.counters,
     )  # fmt: skip
 
@@ -202,16 +198,7 @@ class _Moment:
         self.cpu_ns = time.process_time_ns()
         usage = getrusage(RUSAGE_SELF)
         self.faults, self.system_ns = usage.ru_minflt, int(1e9 * usage.ru_stime)
-        self.waited_ns = _waited_ns()
         self.counters = worker.counters()
-
-
-def _waited_ns() -> int:
-    """Return how long this thread could have run and had no processor; 0 where the kernel does not tell."""
-    try:
-        return int(Path("/proc/thread-self/schedstat").read_text().split()[1])
-    except (OSError, IndexError):
-        return 0
 
 
 def run(settings: Settings) -> dict[str, Any]:
@@ -252,10 +239,7 @@ def run(settings: Settings) -> dict[str, Any]:
 
 def _split(parts: list[Part], counted: int) -> dict[str, Any]:
     """Return where the time went; see the head of this file."""
-    per_record = {
-        name: sum(part.nanoseconds[name] * part.cpu_ns / max(1, part.cpu_ns + part.waited_ns) for part in parts) / counted
-        for name in TIMED_PARTS
-    }
+    per_record = {name: sum(part.nanoseconds[name] for part in parts) / counted for name in TIMED_PARTS}
     page = f"first_touch_us_per_page_{min(2, len(parts))}"
     touch_ns = 1e3 * measure([page], FIRST_TOUCH_SECONDS)[page]
     return {
@@ -265,9 +249,6 @@ def _split(parts: list[Part], counted: int) -> dict[str, Any]:
         "system_ns_per_record": sum(part.system_ns for part in parts) / counted,
         "faults_ns_estimated": sum(part.faults for part in parts) * touch_ns / counted,
         "first_touch_ns": touch_ns,
-        "waited_ns_per_record": sum(part.waited_ns for part in parts) / counted,
-        "nanoseconds": {name: sum(part.nanoseconds[name] for part in parts) for name in TIMED_PARTS},
-        "wall_ns": sum(part.wall_ns for part in parts),
     }
 
 

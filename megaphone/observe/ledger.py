@@ -64,8 +64,8 @@ TIMED_PARTS = {
 }
 """What nanoseconds are counted for, by name.  The parts are disjoint: a slab that a scatter takes counts as a slab.  An
 exchange hashes, routes and writes a record in one pass, whose parts have no time of their own; likewise the keys that a
-fold writes beside its values are the fold's time and not gathering.  Page faults, and waits for a processor, count where
-they happen.  Realigning copies nothing today, and has no clock."""
+fold writes beside its values are the fold's time and not gathering.  It is the worker's
+processor time, page faults where they happen included.  Realigning copies nothing today, and has no clock."""
 ALLOCATION_PARTS = ("slab_scan", "slab_fresh", "blocks")
 TIME_COUNTERS = tuple(f"ns_{part}" for part in TIMED_PARTS)
 PAUSE_COUNTERS = ("outbox", "parks", "wakes", "minor_faults")

@@ -15,8 +15,8 @@ Sums of keys are compared at the end, so that no way is fast because it lost som
 the time is divided, too.  All of it is ns per record, over all workers, after the warm-up::
 
     cpu_ns_per_record      processor time of the workers, user and system
-      copies               ``ns_per_record`` has each cause: kernels that copy a batch.  An exchange finds each record's
-                           target in the pass that writes it: routing is included, and has no time of its own
+      copies               kernels that copy a batch, each cause as ``scatter_ns_per_record``, too.  An exchange finds a
+                           record's target in the pass that writes it: routing is included, without a time of its own
       allocation           slab_scan, slab_fresh, blocks: looking for a slab to use again, carving one, blocks
       rest                 all else: making records and reading them, Python, progress, parking
     system_ns_per_record   of the processor time, what the system had: page faults, calls, sleep and waking
@@ -243,12 +243,12 @@ def _split(parts: list[Part], counted: int) -> dict[str, Any]:
     page = f"first_touch_us_per_page_{min(2, len(parts))}"
     touch_ns = 1e3 * measure([page], FIRST_TOUCH_SECONDS)[page]
     return {
-        "ns_per_record": per_record,
         "copies_ns_per_record": sum(per_record[name] for name in TIMED_PARTS if name not in ALLOCATION_PARTS),
         "allocation_ns_per_record": sum(per_record[name] for name in ALLOCATION_PARTS),
         "system_ns_per_record": sum(part.system_ns for part in parts) / counted,
         "faults_ns_estimated": sum(part.faults for part in parts) * touch_ns / counted,
         "first_touch_ns": touch_ns,
+        **{f"{part}_ns_per_record": ns for part, ns in per_record.items()},
     }
 
 

@@ -339,7 +339,7 @@ def _add_exchange(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--columns", metavar="SPEC", help=f"what a record has, see below (default {of.columns})")
     command.add_argument(
-        "--times", action="store_true", default=None, help="measure the time in copies and allocations, too"
+        "--times", action="store_true", help="measure the time in copies and allocations, too"
     )
     add_run(command)
 

@@ -13,7 +13,19 @@ from typing import TYPE_CHECKING, Any, Final
 from megaphone.bench.charts.data import groups_of, spread, typical
 from megaphone.bench.charts.rows import ROW_INCHES, draw_rows
 from megaphone.bench.charts.sheet import (
-    BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, Key, Look, Sheet, gid, name_panel,
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    SKY,
+    VERMILLION,
+    Key,
+    Look,
+    Sheet,
+    gid,
+    name_panel,
 )
 from megaphone.bench.charts.words import rounds, short
 
@@ -54,6 +66,9 @@ def draw(result: Result) -> dict[str, Sheet]:
     sheet = Sheet(
         result, "What a record costs on each way through the engine",
         [
+            "keep: records are read by the worker that made them; exchange: sent to the worker of their key; arrays: "
+            "the same, from the user's own arrays; own: the reader takes copies of its own; broadcast: a reference for "
+            "every worker; tee: two readers; views: the reader keeps views of 64 batches; jumbo: batches of four slabs.",
             "Batches are in records; their columns have 8 bytes each. Bars of processor time are of the round with the "
             "median, over all workers. Copies, allocation and rest do not overlap; system time and page faults lie "
             "within them, wherever a page was touched. The time of page faults is an estimate, and the system's is "
@@ -83,7 +98,9 @@ def _split(figures: Mapping[str, Any]) -> dict[str, float]:
     return {part: known[part] for part in _PARTS}
 
 
-def _draw_split(panel: Axes, groups: Sequence[Group], split: Sequence[Mapping[str, float]], there: Sequence[str]) -> None:
+def _draw_split(
+    panel: Axes, groups: Sequence[Group], split: Sequence[Mapping[str, float]], there: Sequence[str]
+) -> None:
     name_panel(panel, "processor time")
     panel.set_xlabel("ns per record")
     panel.grid(visible=False, axis="y")

@@ -126,6 +126,16 @@ def test_the_innermost_part_counts_and_the_one_around_it_waits() -> None:
         assert 0 < counters["ns_own"] <= whole - inner
 
 
+def test_sleep_within_a_part_is_nobodys_time() -> None:
+    with Simulation(numbers, slots=1) as simulation:
+        (worker,) = simulation.workers
+        worker.times.measure()
+        begun = time.thread_time_ns()
+        with worker.times.of("own"):
+            time.sleep(0.01)
+        assert 0 < worker.counters()["ns_own"] <= time.thread_time_ns() - begun
+
+
 def test_slabs_that_a_copy_takes_count_as_slabs_and_not_as_the_copy() -> None:
     with Simulation(numbers, slots=1, memory="64M") as simulation:
         (worker,) = simulation.workers

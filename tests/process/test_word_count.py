@@ -113,7 +113,7 @@ def test_an_exchange_that_measures_times_has_them_in_its_report() -> None:
     assert nanoseconds is not None
     assert {name for name, ns in nanoseconds.items() if ns} - {"slab_scan", "slab_fresh", "blocks"} == {"scatter"}
     assert sum(nanoseconds.values()) <= report.workers * report.seconds * 1e9
-    assert report.to_dict()["ledger"]["nanoseconds"] == nanoseconds
+    assert report.ledger.to_dict()["nanoseconds"] == nanoseconds
     assert "Time in copies and allocations" in render(report)
 
 

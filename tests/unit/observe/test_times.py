@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+import megaphone
 from megaphone.dataflow.graph import Graph
 from megaphone.migration.control import Map
 from megaphone.observe.ledger import TIME_COUNTERS, TIMED_PARTS
+from megaphone.shm.counters import COUNTER_NAMES
 from megaphone.state.stores import DenseArray, HashTable
 from megaphone.testing import Simulation
 
@@ -73,6 +77,14 @@ def test_what_copies_takes_time(measured: tuple[dict[str, int], int], cause: str
     sums, _ = measured
     assert sums[f"copied_{cause}"] > 0
     assert sums[f"ns_{cause}"] > 0
+
+
+def test_counters_have_the_names_and_the_order_of_the_core() -> None:
+    header = (Path(megaphone.__file__).parent / "shm" / "base.h").read_text()
+    found = re.search(r"enum \{\s*(MP_RECORDS_IN.*?)MP_COUNTER_COUNT", header, re.DOTALL)
+    assert found is not None
+    names = re.findall(r"MP_(\w+),", re.sub(r"/\*.*?\*/", "", found[1], flags=re.DOTALL))
+    assert [name.lower().replace("alloc_", "allocations_") for name in names] == list(COUNTER_NAMES)
 
 
 def test_every_clock_has_been_tried() -> None:
@@ -169,8 +181,8 @@ def test_a_part_that_fails_ends() -> None:
     with Simulation(numbers, slots=1) as simulation:
         (worker,) = simulation.workers
         worker.times.measure()
-        with pytest.raises(ValueError, match="not in list"), worker.times.of("own"):
-            [].remove(1)
+        with pytest.raises(ZeroDivisionError), worker.times.of("own"):
+            _ = 1 / len(simulation.workers[1:])
         counted = worker.counters()["ns_own"]
         with worker.times.of("gather"):
             busy(100_000)

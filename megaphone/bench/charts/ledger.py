@@ -68,8 +68,8 @@ def draw(result: Result) -> dict[str, Sheet]:
         [
             "keep: records are read by the worker that made them; exchange: sent to the worker of their key; arrays: "
             "the same, from the user's own arrays; own: the reader takes copies of its own; broadcast: a reference for "
-            "every worker; tee: two readers; views: an exchange whose reader keeps its last 64 batches; jumbo: an exchange "
-            "in batches of four slabs, whatever the label says.",
+            "every worker; tee: two readers; views: an exchange whose reader keeps its last 64 batches; jumbo: an "
+            "exchange in batches of four slabs, whatever the label says.",
             "Batches are in records; their columns have 8 bytes each. Bars of processor time are of the round with the "
             "median, over all workers. Copies, allocation and rest do not overlap; system time and page faults lie "
             "within them, wherever a page was touched. The time of page faults is an estimate, and the system's is "

@@ -11,8 +11,24 @@
     views      as exchange; the reader keeps views of its last 64 batches   1 copy, and memory that stays pinned
     jumbo      as exchange, in batches of four slabs                        1 copy, and an allocation for each batch
 
-What a copy costs in time is the difference between two ways, which run in turns.  Sums of keys are compared at the end,
-so that no way is fast because it lost something.
+Sums of keys are compared at the end, so that no way is fast because it lost something.  Unless ``--no-times`` is given,
+the time is divided, too.  All of it is ns per record, over all workers, after the warm-up::
+
+    cpu_ns_per_record      processor time of the workers, user and system
+      copies               kernels that copy a batch, each cause as ``scatter_ns_per_record``, too.  An exchange finds a
+                           record's target in the pass that writes it: routing is included, without a time of its own
+      allocation           slab_scan, slab_fresh, blocks: looking for a slab to use again, carving one, blocks
+      rest                 all else: making records and reading them, Python, progress, parking
+    system_ns_per_record   of the processor time, what the system had: page faults, calls, sleep and waking
+    faults_ns_estimated    page faults x first touch of a page, by as many processes at once, up to two, right after
+
+The parts of the first line are disjoint: kernels read their thread's processor clock at both ends, and the innermost
+counts; see ``timing.h``.  Their sum is at most the processor time.  System time and faults are another cut through the
+same time: a page fault happens within a copy, an allocation or the rest, so neither may be added to those.  No counter
+tells the time of a page fault to whoever has no privilege (root has tracepoints): so there is the count, times what a
+first touch costs.  That is too much for a page that is in memory and only has to be mapped.  System time is what the
+kernel finds when it looks at each tick, every 4 ms or so: right on the average of a long run, and too coarse for one of
+less than a second.
 """
 
 from __future__ import annotations
@@ -30,9 +46,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 
 from megaphone._core import lib
+from megaphone.bench.yardstick import measure
 from megaphone.dataflow.execute import execute
 from megaphone.errors import InternalError, MegaphoneError, UsageError
-from megaphone.observe.ledger import Ledger
+from megaphone.observe.ledger import ALLOCATION_PARTS, TIMED_PARTS, Ledger
 from megaphone.workloads.driver import start_together
 
 if TYPE_CHECKING:
@@ -51,6 +68,7 @@ BATCHES_OUT_MAX: Final = 8
 VIEWS_KEPT: Final = 64
 WARM_UP: Final = 10
 """Of all records, one in so many."""
+FIRST_TOUCH_SECONDS: Final = 0.1
 JUMBO_SLABS: Final = 4
 SLABS_AHEAD: Final = 40
 
@@ -64,6 +82,7 @@ class Settings(NamedTuple):
     columns: int
     workers: int
     seed: int
+    times: bool = True
 
 
 class Reader:
@@ -103,6 +122,8 @@ class Part(NamedTuple):
     wall_ns: int
     cpu_ns: int
     faults: int
+    system_ns: int
+    nanoseconds: dict[str, int]
     at_warm_up: dict[str, int]
 
 
@@ -132,6 +153,8 @@ def drive(settings: Settings, worker: Worker, handles: Handles) -> Part:
     made_sum = int(made.sum(dtype=np.uint64))
     worker.prepare_slabs(SLABS_AHEAD)
     start = _Moment(start_together(worker), 0, 0, worker)
+    if settings.times:
+        worker.times.measure()
     sent = at = key_sum = 0
     while sent < share:
         if not start.sent and sent >= share // WARM_UP:
@@ -162,7 +185,8 @@ def drive(settings: Settings, worker: Worker, handles: Handles) -> Part:
     return Part(
         sent, key_sum, sum(reader.records for reader in readers), sum(reader.key_sum for reader in readers) % 2**64,
         end.sent - start.sent, end.batches - start.batches, end.now_ns - start.now_ns, end.cpu_ns - start.cpu_ns,
-        end.faults - start.faults, start.counters,
+        end.faults - start.faults, end.system_ns - start.system_ns,
+        {part: end.counters[f"ns_{part}"] - start.counters[f"ns_{part}"] for part in TIMED_PARTS}, start.counters,
     )  # fmt: skip
 
 
@@ -172,7 +196,8 @@ class _Moment:
     def __init__(self, now_ns: int, sent: int, batches: int, worker: Worker) -> None:
         self.now_ns, self.sent, self.batches = now_ns, sent, batches
         self.cpu_ns = time.process_time_ns()
-        self.faults = getrusage(RUSAGE_SELF).ru_minflt
+        usage = getrusage(RUSAGE_SELF)
+        self.faults, self.system_ns = usage.ru_minflt, int(1e9 * usage.ru_stime)
         self.counters = worker.counters()
 
 
@@ -208,6 +233,22 @@ def run(settings: Settings) -> dict[str, Any]:
         "faults_per_m_records": 1e6 * sum(part.faults for part in parts) / counted,
         "pinned_mb_max": ledger.pinned_bytes_max / 1e6,
         "checksum": f"{received_sum:016x}",
+        **(_split(parts, counted) if settings.times else {}),
+    }
+
+
+def _split(parts: list[Part], counted: int) -> dict[str, Any]:
+    """Return where the time went; see the head of this file."""
+    per_record = {name: sum(part.nanoseconds[name] for part in parts) / counted for name in TIMED_PARTS}
+    page = f"first_touch_us_per_page_{min(2, len(parts))}"
+    touch_ns = 1e3 * measure([page], FIRST_TOUCH_SECONDS)[page]
+    return {
+        "copies_ns_per_record": sum(per_record[name] for name in TIMED_PARTS if name not in ALLOCATION_PARTS),
+        "allocation_ns_per_record": sum(per_record[name] for name in ALLOCATION_PARTS),
+        "system_ns_per_record": sum(part.system_ns for part in parts) / counted,
+        "faults_ns_estimated": sum(part.faults for part in parts) * touch_ns / counted,
+        "first_touch_ns": touch_ns,
+        **{f"{part}_ns_per_record": ns for part, ns in per_record.items()},
     }
 
 
@@ -232,6 +273,9 @@ def main() -> int:
     parser.add_argument("--columns", type=int, default=2, help="of 8 bytes each (default 2)")
     parser.add_argument("-w", "--workers", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--no-times", dest="times", action="store_false", help="read no clocks: what measuring the time costs"
+    )
     parser.add_argument("--report", type=Path, help="a file for the account, as JSON")
     given = vars(parser.parse_args())
     report = given.pop("report")

@@ -63,19 +63,20 @@ def send_selected(
             rooms[name] = int(lengths[name][chosen].sum(dtype=np.int64))
     stamps = batch.times
     loan = output.loan(count, timed=times is not None or stamps is not None, bytes_room=rooms)
-    if loan.times is not None and times is not None:
-        loan.times[:] = times
-    elif loan.times is not None:
-        _take(stamps, index, loan.times)
-    for name, column in columns.items():
-        if not isinstance(column, BytesColumn):
-            _take(column, index, loan[name])
-            continue
-        offsets, data = loan[name]
-        offsets[0] = 0
-        np.cumsum(lengths[name][chosen], out=offsets[1:])
-        first, last = int(column.offsets[0]), int(column.offsets[-1])
-        np.compress(np.repeat(chosen, lengths[name]), column.data[first:last], out=data[: rooms[name]])
+    with worker.times.of("gather"):
+        if loan.times is not None and times is not None:
+            loan.times[:] = times
+        elif loan.times is not None:
+            _take(stamps, index, loan.times)
+        for name, column in columns.items():
+            if not isinstance(column, BytesColumn):
+                _take(column, index, loan[name])
+                continue
+            offsets, data = loan[name]
+            offsets[0] = 0
+            np.cumsum(lengths[name][chosen], out=offsets[1:])
+            first, last = int(column.offsets[0]), int(column.offsets[-1])
+            np.compress(np.repeat(chosen, lengths[name]), column.data[first:last], out=data[: rooms[name]])
     lib.mp_counter_add(worker.slot, _COPIED_GATHER, count * int(loan.cell.row_bytes) + sum(rooms.values()))
     output.send(loan, time=at)
 

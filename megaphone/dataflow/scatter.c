@@ -6,6 +6,7 @@
 #include "dataflow/link.h"
 #include "shm/batch.h"
 #include "shm/slab.h"
+#include "shm/timing.h"
 
 /* A batch being filled for one target. */
 typedef struct piece {
@@ -240,8 +241,8 @@ static uint32_t part_length(const mp_slot *s, const mp_schema *schema, const voi
     return count ? count : 1;
 }
 
-int mp_scatter(mp_slot *s, const mp_edge *edge, const void *const *columns, const void *const *var, uint32_t records,
-               uint64_t time, const uint64_t *times, const uint64_t *hashes, const mp_cell *whole) {
+static int scatter(mp_slot *s, const mp_edge *edge, const void *const *columns, const void *const *var, uint32_t records,
+                   uint64_t time, const uint64_t *times, const uint64_t *hashes, const mp_cell *whole) {
     const mp_schema *schema = &edge->schema;
     uint32_t var_index = 0;
     for (uint32_t c = 0; c < edge->key_column; c++) var_index += schema->is_var[c];
@@ -271,6 +272,14 @@ int mp_scatter(mp_slot *s, const mp_edge *edge, const void *const *columns, cons
         rc = general_part(s, edge, columns, var, first, count, time, times, s->scratch);
         first += count;
     }
+    return rc;
+}
+
+int mp_scatter(mp_slot *s, const mp_edge *edge, const void *const *columns, const void *const *var, uint32_t records,
+               uint64_t time, const uint64_t *times, const uint64_t *hashes, const mp_cell *whole) {
+    uint32_t part = mp_timing_begin(s, MP_NS_SCATTER);
+    int rc = scatter(s, edge, columns, var, records, time, times, hashes, whole);
+    mp_timing_end(s, part);
     return rc;
 }
 
@@ -363,7 +372,9 @@ static int push_columns(mp_slot *s, const mp_edge *edges, uint32_t edge_count, c
     for (uint32_t first = 0; first < records;) {
         uint32_t count = part_length(s, schema, columns, first, records, most);
         mp_cell cell = {.time = time, .flags = times ? MP_FLAG_TIMES : 0};
+        uint32_t part = mp_timing_begin(s, MP_NS_INGEST);
         int rc = ingest_part(s, schema, columns, var, first, count, times, &cell);
+        mp_timing_end(s, part);
         if (rc) return rc;
         rc = push_edges(s, edges, edge_count, &cell, hashes ? hashes + first : NULL);
         int later = mp_release_later(s, cell.offset64);
@@ -400,6 +411,7 @@ int64_t mp_split_times(mp_slot *s, const mp_schema *schema, const mp_cell *cell,
     const uint64_t *times = mp_column(s, schema, cell, schema->columns);
     timed *order = malloc((size_t)n * sizeof *order);
     if (!order) return -ENOMEM;
+    uint32_t part_of_time = mp_timing_begin(s, MP_NS_SPLIT);
     int sorted = 1;
     for (uint32_t i = 0; i < n; i++) {
         order[i] = (timed){times[i], i};
@@ -444,6 +456,7 @@ int64_t mp_split_times(mp_slot *s, const mp_schema *schema, const mp_cell *cell,
         out[made++] = part;
         first = end;
     }
+    mp_timing_end(s, part_of_time);
     free(order);
     /* Nothing is half split: the references of what was made go back. */
     for (uint32_t i = 0; rc && i < made; i++) mp_ref_drop(s, mp_slab_of(s, (uint64_t)out[i].offset64 * 64));

@@ -189,16 +189,17 @@ def _filled(
     }
     rooms = {name: stop - start for name, (start, stop) in bounds.items()}
     loan = Loan(worker, port.schema, end - first, timed=times is not None, bytes_room=rooms)
-    for name, column in zip(port.schema.names, columns, strict=True):
-        if isinstance(column, BytesColumn):
-            offsets, data = loan[name]
-            start, stop = bounds[name]
-            np.subtract(column.offsets[first : end + 1], np.uint32(start), out=offsets)
-            data[: stop - start] = column.data[start:stop]
-        else:
-            loan[name][:] = column[first:end]
-    if loan.times is not None and times is not None:
-        loan.times[:] = times
+    with worker.times.of("ingest"):
+        for name, column in zip(port.schema.names, columns, strict=True):
+            if isinstance(column, BytesColumn):
+                offsets, data = loan[name]
+                start, stop = bounds[name]
+                np.subtract(column.offsets[first : end + 1], np.uint32(start), out=offsets)
+                data[: stop - start] = column.data[start:stop]
+            else:
+                loan[name][:] = column[first:end]
+        if loan.times is not None and times is not None:
+            loan.times[:] = times
     lib.mp_counter_add(worker.slot, _COPIED_INGEST, (end - first) * int(loan.cell.row_bytes) + sum(rooms.values()))
     return loan
 

@@ -22,6 +22,7 @@ from megaphone.dataflow.graph import EXCHANGE, HASHES, Graph, Operator, OutputPo
 from megaphone.dataflow.schedule import Schedule
 from megaphone.errors import InternalError, MegaphoneError, SharedMemoryError, UsageError
 from megaphone.shm.counters import read_counters
+from megaphone.shm.timing import Times
 
 if TYPE_CHECKING:
     from megaphone.dataflow.batch import Batch
@@ -81,6 +82,7 @@ class Worker:
         self._failed: Exception | None = None
         self._inside: Operator | None = None
         self.inputs_open = 0
+        self.times = Times(self.slot)
         self.start_hooks: list[Callable[[], None]] = []
         self._keep: list[Any] = []
         self._apply_initial_capabilities()
@@ -381,6 +383,7 @@ class Worker:
         if self.slot != ffi.NULL:
             lib.mp_slot_detach(self.slot)
             self.slot = ffi.NULL
+            self.times = Times(self.slot)  # a batch that is kept longer copies on its own account
 
 
 class StoppedError(MegaphoneError):

@@ -1,6 +1,7 @@
 #include "migration/folds.h"
 
 #include "shm/batch.h"
+#include "shm/timing.h"
 #include "state/dense.h"
 #include "state/table.h"
 
@@ -51,11 +52,15 @@ int64_t mp_fold_add_next(mp_slot *s, const mp_store *store, const mp_schema *in,
         uint32_t ordinal = 0;
         for (uint32_t c = 0; c < key_column; c++) ordinal += in->is_var[c];
         const uint8_t *bytes = mp_var(s, in, segment, ordinal);
+        uint32_t part = mp_timing_begin(s, MP_NS_GATHER);
         for (uint32_t j = 0; j <= count; j++) ((uint32_t *)out_keys)[j] = offset[first + j] - offset[first];
         memcpy(mp_var(s, out, cell, 0), bytes + offset[first], cell->aux);
+        mp_timing_end(s, part);
         done = mp_table_add_emit_bytes(s, store, offset + first, bytes, values, count, out_values, why);
     } else if (store->key_kind == MP_KEY_FIXED) {
+        uint32_t part = mp_timing_begin(s, MP_NS_GATHER);
         memcpy(out_keys, keys, (uint64_t)count * width);
+        mp_timing_end(s, part);
         done = mp_table_add_emit_bytes(s, store, NULL, keys, values, count, out_values, why);
     } else if (store->kind == MP_STORE_DENSE) {
         done = mp_dense_add_emit(s, store, keys, width, values, count, out_keys, out_values, why);
@@ -110,6 +115,7 @@ uint64_t mp_segments_records(const mp_slot *s, uint32_t which, uint32_t right, u
 void mp_segments_join(mp_slot *s, uint32_t which, uint32_t right, const mp_schema *schema, uint32_t column,
                       const mp_schema *pending, uint32_t pending_column, void *out) {
     uint8_t *to = out;
+    uint32_t part = mp_timing_begin(s, MP_NS_CONCAT);
     for (uint32_t i = 0; i < s->segment_count; i++) {
         const mp_cell *segment = &s->segments[i];
         const uint32_t side = side_of(segment, right);
@@ -121,4 +127,5 @@ void mp_segments_join(mp_slot *s, uint32_t which, uint32_t right, const mp_schem
         to += bytes;
     }
     mp_count(s, MP_COPIED_CONCAT, (uint64_t)(to - (uint8_t *)out));
+    mp_timing_end(s, part);
 }

@@ -7,6 +7,7 @@
 #include "migration/transfer.h"
 #include "shm/batch.h"
 #include "shm/slab.h"
+#include "shm/timing.h"
 #include "state/store.h"
 
 static mp_keyed *keyed_of(const mp_slot *s, const mp_stateful *op) { return mp_keyed_of(s, s->index, op->keyed); }
@@ -237,7 +238,9 @@ static int install(mp_slot *s, mp_stateful *op) {
     int rc;
     if (!k->copying) op->moved_bins = 0;
     if (op->copy) {
+        uint32_t part = mp_timing_begin(s, MP_NS_MIGRATE);
         rc = mp_transfer_out(s, op, now, next, u.time); /* 1: there is more */
+        mp_timing_end(s, part);
         if (rc < 0) return rc;
         k->copying = (uint32_t)rc;
         rc = applier_hold(s, op);
@@ -386,7 +389,9 @@ static int take_state(mp_slot *s, mp_stateful *op, const mp_cell *cell) {
     if (cell->flags & MP_FLAG_COPY) {
         uint32_t *arrived = malloc((size_t)bin_count(op) * sizeof *arrived);
         if (!arrived) return -ENOMEM;
+        uint32_t part = mp_timing_begin(s, MP_NS_MIGRATE);
         int64_t count = mp_transfer_in(s, op, keyed_of(s, op), cell, arrived);
+        mp_timing_end(s, part);
         rc = count < 0 ? (int)count : 0;
         for (int64_t i = 0; i < count && rc == 0; i++) rc = bin_arrived(s, op, arrived[i]);
         free(arrived);

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING
 
-from megaphone.observe.ledger import DATA_PATH_CAUSES
+from megaphone.observe.ledger import DATA_PATH_CAUSES, TIMED_PARTS
 from megaphone.observe.timeline import LatencySummary
 from megaphone.observe.units import format_bytes, format_count, format_duration
 
@@ -30,6 +30,7 @@ def render(report: Report) -> str:
         _latency(report),
         _migrations(report),
         _copies(report),
+        _times(report),
         _memory(report),
         _checks(report),
     ]
@@ -230,6 +231,20 @@ def _copies(report: Report) -> list[str]:
         ("minor faults", format_count(ledger.minor_faults)),
     ]
     return lines + _facts(pairs)
+
+
+def _times(report: Report) -> list[str]:
+    """Return the time in copies and allocations, where it was measured."""
+    nanoseconds = report.ledger.nanoseconds
+    if nanoseconds is None:
+        return []
+    whole = report.workers * report.seconds * 1e9
+    rows = [
+        [part, what, f"{ns / 1e6:.1f} ms", f"{100 * ns / whole:.1f} %" if whole else "-"]
+        for part, what in TIMED_PARTS.items()
+        if (ns := nanoseconds[part])
+    ]
+    return ["Time in copies and allocations", *table(("part", "what", "time", "of all workers"), rows, 2)]
 
 
 def _memory(report: Report) -> list[str]:

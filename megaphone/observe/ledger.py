@@ -1,7 +1,8 @@
 """The copy ledger: what the run copied, and why; what it allocated, and what it used again.
 
 A copy is a byte written to the data region that was read from it or from the user.  Every worker counts its own, in
-its slot of shared memory; here the counts of all workers become one account.
+its slot of shared memory; here the counts of all workers become one account.  A run that was told to (``--times``) has
+measured the time of the copies, too, and of the ways to memory; what a part contains says `TIMED_PARTS`.
 """
 
 from __future__ import annotations
@@ -47,6 +48,26 @@ FLOW_COUNTERS = (
 )  # fmt: skip
 COPY_COUNTERS = tuple(f"copied_{cause}" for cause in CopyCause)
 STORE_COUNTERS = ("allocations_fresh", "allocations_recycled", "pinned_bytes", "pinned_bytes_max")
+TIMED_PARTS = {
+    str(CopyCause.INGEST): "the user's arrays written into a batch",
+    str(CopyCause.SCATTER): "an exchange, routing included",
+    str(CopyCause.OWN): "copies in private memory, its allocation included",
+    str(CopyCause.CONCAT): "pieces joined",
+    str(CopyCause.SPLIT): "a batch sorted by time and divided",
+    str(CopyCause.GATHER): "state columns and chosen records",
+    str(CopyCause.PEND): "the heap of records that wait",
+    str(CopyCause.MIGRATE): "state packed and unpacked",
+    str(CopyCause.GROW): "rows that a growing table moves",
+    "slab_scan": "looking for a slab to use again",
+    "slab_fresh": "carving a slab; memory from the system",
+    "blocks": "blocks for state and queues",
+}
+"""What nanoseconds are counted for, by name.  The parts are disjoint: a slab that a scatter takes counts as a slab.  An
+exchange hashes, routes and writes a record in one pass, whose parts have no time of their own; likewise the keys that a
+fold writes beside its values are the fold's time and not gathering.  It is the worker's
+processor time, page faults where they happen included.  Realigning copies nothing today, and has no clock."""
+ALLOCATION_PARTS = ("slab_scan", "slab_fresh", "blocks")
+TIME_COUNTERS = tuple(f"ns_{part}" for part in TIMED_PARTS)
 PAUSE_COUNTERS = ("outbox", "parks", "wakes", "minor_faults")
 COUNTERS = FLOW_COUNTERS + COPY_COUNTERS + STORE_COUNTERS + PAUSE_COUNTERS
 """The counters that a worker must give; it may give more, which are not looked at here."""
@@ -73,15 +94,23 @@ class Ledger:
     outbox: int = 0
     parks: int = 0
     wakes: int = 0
+    nanoseconds: Mapping[str, int] | None = None
 
     @classmethod
-    def of(cls, workers: Sequence[Mapping[str, int]], at_warm_up: Sequence[Mapping[str, int]] | None = None) -> Ledger:
+    def of(
+        cls,
+        workers: Sequence[Mapping[str, int]],
+        at_warm_up: Sequence[Mapping[str, int]] | None = None,
+        *,
+        has_times: bool = False,
+    ) -> Ledger:
         """Add up the counters of all workers.
 
         Args:
             workers: one mapping per worker, with every name of `COUNTERS`.
             at_warm_up: the same, taken when the warm-up ended.  Without it ``fresh_after_warmup`` counts from the
                 start, so that a run without a warm-up never looks better than it is.
+            has_times: whether the workers measured times; only then is a 0 a time.
 
         Returns:
             The sums.  ``pinned_bytes_max`` is the sum of the workers' maxima: since they need not have been at one
@@ -90,8 +119,8 @@ class Ledger:
         Raises:
             InternalError: a worker lacks a counter.
         """
-        sums = _sums(workers)
-        fresh_in_warm_up = _sums(at_warm_up)["allocations_fresh"] if at_warm_up else 0
+        sums = _sums(workers, (*COUNTERS, *(TIME_COUNTERS if has_times else ())))
+        fresh_in_warm_up = _sums(at_warm_up, COUNTERS)["allocations_fresh"] if at_warm_up else 0
         return cls(
             **{name: sums[name] for name in FLOW_COUNTERS},
             bytes_copied={str(cause): sums[f"copied_{cause}"] for cause in CopyCause},
@@ -103,6 +132,7 @@ class Ledger:
             outbox=sums["outbox"],
             parks=sums["parks"],
             wakes=sums["wakes"],
+            nanoseconds={part: sums[f"ns_{part}"] for part in TIMED_PARTS} if has_times else None,
         )
 
     @property
@@ -131,14 +161,15 @@ class Ledger:
             "outbox": self.outbox,
             "parks": self.parks,
             "wakes": self.wakes,
+            **({} if self.nanoseconds is None else {"nanoseconds": dict(self.nanoseconds)}),
         }
 
 
-def _sums(workers: Sequence[Mapping[str, int]]) -> dict[str, int]:
-    """Return each counter of `COUNTERS`, added up over the workers."""
+def _sums(workers: Sequence[Mapping[str, int]], names: Sequence[str]) -> dict[str, int]:
+    """Return each counter, added up over the workers."""
     for index, counters in enumerate(workers):
-        missing = [name for name in COUNTERS if name not in counters]
+        missing = [name for name in names if name not in counters]
         if missing:
             message = f"worker {index} lacks the counters {', '.join(missing)}; it has {', '.join(counters)}"
             raise InternalError(message)
-    return {name: sum(int(counters[name]) for counters in workers) for name in COUNTERS}
+    return {name: sum(int(counters[name]) for counters in workers) for name in names}

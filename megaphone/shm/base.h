@@ -146,6 +146,9 @@ enum {
     MP_VIEWS_ESCAPED, MP_SLAB_SCANS, MP_BINS_OUT, MP_BINS_IN, MP_BYTES_MOVED, MP_KEYS_MOVED, MP_WARMING_NS,
     MP_LEASES, MP_RING_CELLS, MP_GROW_STALLS, MP_INPUT_RECORDS, MP_INPUT_BYTES, MP_COPIED_GROW, MP_MEMORY_WAITS,
     MP_GROW_PAUSE_MAX_NS,
+    /* Times, see timing.h: of copies by cause, and of the ways to memory. 0 unless they are measured. */
+    MP_NS_INGEST, MP_NS_SCATTER, MP_NS_OWN, MP_NS_CONCAT, MP_NS_SPLIT, MP_NS_GATHER, MP_NS_PEND, MP_NS_MIGRATE,
+    MP_NS_GROW, MP_NS_SLAB_SCAN, MP_NS_SLAB_FRESH, MP_NS_BLOCKS,
     MP_COUNTER_COUNT
 };
 _Static_assert(MP_COUNTER_COUNT <= MP_COUNTERS, "counters fit their room in the slot page");
@@ -275,6 +278,8 @@ struct mp_slot {
     uint64_t patience_ns;                    /* how long an allocation waits before it fails (relief.h) */
     void (*take_back)(void);                 /* called before each such wait; NULL: nothing to take back */
     uint32_t out_of_memory;                  /* bytes64 of the request that failed, for the message */
+    uint32_t timing;                         /* timing.h: 0 off, else the part in progress */
+    uint64_t timing_since;
 };
 
 static inline void *mp_at(const mp_slot *s, uint64_t offset) { return s->data + offset; }

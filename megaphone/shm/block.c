@@ -1,6 +1,7 @@
 #include "shm/block_inside.h"
 
 #include "shm/relief.h"
+#include "shm/timing.h"
 #include "shm/vec.h"
 
 #include <stdio.h>
@@ -264,7 +265,7 @@ static void split(mp_slot *s, mp_span *span, mp_block *b, uint64_t bytes) {
     list_insert(s, rest);
 }
 
-static uint64_t allocate(mp_slot *s, uint64_t bytes) {
+static uint64_t take(mp_slot *s, uint64_t bytes) {
     uint64_t room = bytes <= MP_BLOCK_BYTES_MAX ? MP_ALIGN64(bytes ? bytes : 1) : 0;
     mp_block *b = room ? find(s, room) : NULL;
     if (!b && room) b = span_add(s, room);
@@ -282,6 +283,13 @@ static uint64_t allocate(mp_slot *s, uint64_t bytes) {
     count_live(s, span, b->bytes, 1);
     mp_count(s, MP_BLOCK_ALLOCS, 1);
     return offset_of(s, b) + MP_BLOCK_HEADER;
+}
+
+static uint64_t allocate(mp_slot *s, uint64_t bytes) {
+    uint32_t part = mp_timing_begin(s, MP_NS_BLOCKS);
+    uint64_t offset = take(s, bytes);
+    mp_timing_end(s, part);
+    return offset;
 }
 
 uint64_t mp_block_alloc(mp_slot *s, uint64_t bytes) {

@@ -16,6 +16,8 @@ COUNTER_NAMES: Final[tuple[str, ...]] = (
     "views_escaped", "slab_scans", "bins_out", "bins_in", "bytes_moved", "keys_moved", "warming_ns",
     "leases", "ring_cells", "grow_stalls", "input_records", "input_bytes", "copied_grow", "memory_waits",
     "grow_pause_max_ns",
+    "ns_ingest", "ns_scatter", "ns_own", "ns_concat", "ns_split", "ns_gather", "ns_pend", "ns_migrate", "ns_grow",
+    "ns_slab_scan", "ns_slab_fresh", "ns_blocks",
 )  # fmt: skip
 COUNTER_INDEX: Final[dict[str, int]] = {name: index for index, name in enumerate(COUNTER_NAMES)}
 

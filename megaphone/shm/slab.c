@@ -3,6 +3,7 @@
 #include "shm/block.h"
 #include "shm/chunk.h"
 #include "shm/relief.h"
+#include "shm/timing.h"
 #include "shm/vec.h"
 
 int mp_slab_is_free(const mp_slot *s, uint32_t slab) {
@@ -35,7 +36,7 @@ static int is_jumbo(const mp_slot *s, uint32_t slab, uint32_t *chunk) {
 }
 
 /* Look through the slabs that are not open, oldest first; free ones serve again, free large ones go back whole. */
-static int64_t take_recycled(mp_slot *s) {
+static int64_t scan(mp_slot *s) {
     mp_vec *list = &s->page->slab_list;
     uint32_t count = list->tail - list->head, chunk;
     for (uint32_t i = 0; i < count; i++) {
@@ -52,6 +53,13 @@ static int64_t take_recycled(mp_slot *s) {
         }
     }
     return -1;
+}
+
+static int64_t take_recycled(mp_slot *s) {
+    uint32_t part = mp_timing_begin(s, MP_NS_SLAB_SCAN);
+    int64_t slab = scan(s);
+    mp_timing_end(s, part);
+    return slab;
 }
 
 static int64_t carve(mp_slot *s) {
@@ -102,7 +110,9 @@ static uint64_t reserve(mp_slot *s, uint64_t bytes) {
     if (bytes == 0) bytes = 64;
     s->out_of_memory = 0;
     if (bytes > slab_bytes) {
+        uint32_t part = mp_timing_begin(s, MP_NS_SLAB_FRESH);
         uint64_t offset = reserve_jumbo(s, bytes);
+        mp_timing_end(s, part);
         if (!offset) s->out_of_memory = (uint32_t)(bytes / 64);
         return offset;
     }
@@ -118,8 +128,10 @@ static uint64_t reserve(mp_slot *s, uint64_t bytes) {
         if (slab >= 0) {
             mp_count(s, MP_ALLOC_RECYCLED, 1);
         } else {
+            uint32_t part = mp_timing_begin(s, MP_NS_SLAB_FRESH);
             slab = carve(s);
             if (slab < 0 && mp_block_trim(s)) slab = carve(s);
+            mp_timing_end(s, part);
             if (slab < 0) {
                 s->out_of_memory = (uint32_t)(bytes / 64);
                 return 0;
@@ -142,12 +154,14 @@ uint64_t mp_slab_reserve(mp_slot *s, uint64_t bytes) {
 
 int mp_slab_prepare(mp_slot *s, uint32_t count) {
     while (s->page->slab_list.tail - s->page->slab_list.head < count) {
+        uint32_t part = mp_timing_begin(s, MP_NS_SLAB_FRESH);
         int64_t slab = carve(s);
         int rc = slab < 0 ? (int)slab : list_push(s, (uint32_t)slab);
-        if (rc) return rc;
         /* Pages are touched here rather than under the first batch that needs them. */
-        uint8_t *at = mp_at(s, (uint64_t)slab * s->header->limits.slab_bytes);
-        for (uint64_t i = 0; i < s->header->limits.slab_bytes; i += 4096) ((volatile uint8_t *)at)[i] = 0;
+        uint8_t *at = mp_at(s, rc ? 0 : (uint64_t)slab * s->header->limits.slab_bytes);
+        for (uint64_t i = 0; !rc && i < s->header->limits.slab_bytes; i += 4096) ((volatile uint8_t *)at)[i] = 0;
+        mp_timing_end(s, part);
+        if (rc) return rc;
         mp_count(s, MP_ALLOC_FRESH, 1);
     }
     return 0;

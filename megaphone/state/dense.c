@@ -2,6 +2,7 @@
 #include "state/dense_inside.h"
 
 #include "shm/park.h"
+#include "shm/timing.h"
 
 static inline void mp_dense_set_ready(mp_dense_tail *tail, uint64_t chunk) {
     tail->ready[chunk >> 6] |= 1ull << (chunk & 63);
@@ -33,6 +34,7 @@ void mp_dense_sweep(mp_slot *s, const mp_store *store, mp_bin *b, uint64_t rows,
         uint8_t *old = mp_at(s, b->block[MP_BLOCK_OLD]);
         mp_dense_tail *old_tail = mp_dense_tail_of(store, old, b->old_capacity);
         uint64_t chunk_bytes = chunk_rows * store->row_bytes;
+        uint32_t part = mp_timing_begin(s, MP_NS_GROW);
         for (; chunks && b->old_cursor < b->old_capacity; chunks--, b->old_cursor += chunk_rows) {
             uint64_t chunk = b->old_cursor >> store->chunk_shift;
             if (!mp_dense_is_ready(old_tail, chunk)) continue;
@@ -42,6 +44,7 @@ void mp_dense_sweep(mp_slot *s, const mp_store *store, mp_bin *b, uint64_t rows,
             why->rows_moved += chunk_rows;
             mp_count(s, MP_COPIED_GROW, (uint64_t)chunk_rows * store->row_bytes);
         }
+        mp_timing_end(s, part);
         if (b->old_cursor < b->old_capacity) return;
         uint64_t swept = b->block[MP_BLOCK_OLD];
         b->block[MP_BLOCK_OLD] = 0;

@@ -1,6 +1,8 @@
 /* pending.c - the heap of post-dated records. */
 #include "state/pending.h"
 
+#include "shm/timing.h"
+
 enum { MP_PENDING_MIN = 4, MP_PENDING_KEEP = 4096, MP_ARITY = 4, MP_PENDING_DEEP = 16 };
 
 typedef struct mp_pending_head {
@@ -138,6 +140,7 @@ uint64_t mp_pending_push_many(mp_slot *s, uint32_t keyed, uint32_t bin_shift, co
                               mp_outcome *why) {
     mp_bin *bins = mp_bins_of(s, keyed);
     uint64_t falls = 0, i = 0;
+    uint32_t part = mp_timing_begin(s, MP_NS_PEND);
     mp_outcome_clear(why);
     for (; i < n; i++) {
         if (i + MP_AHEAD < n) __builtin_prefetch((uint8_t *)&bins[mp_bin_of(hashes[i + MP_AHEAD], bin_shift)] + 64, 1);
@@ -149,6 +152,7 @@ uint64_t mp_pending_push_many(mp_slot *s, uint32_t keyed, uint32_t bin_shift, co
         if (why->error || mp_pending_push(s, b, schema, columns, var, i, times[i], hashes[i], why)) break;
         if (b->pending_time < least && changed) changed[falls++] = bin_id;
     }
+    mp_timing_end(s, part);
     if (changed_count) *changed_count = falls;
     return i;
 }
@@ -181,6 +185,7 @@ uint64_t mp_pending_pop_until(mp_slot *s, mp_bin *b, const mp_schema *schema, ui
                               uint64_t *hashes, mp_outcome *why) {
     uint64_t done = 0, moved = 0, copied = 0;
     if (b->pending_time >= limit) return 0; /* also when there is no block */
+    uint32_t part = mp_timing_begin(s, MP_NS_PEND);
     mp_pending_layout lay = mp_pending_lay(schema);
     uint64_t block_at = b->block[MP_BLOCK_PENDING];
     uint8_t *block = mp_at(s, block_at), *rows = mp_pending_rows(block);
@@ -227,6 +232,7 @@ stop:
         }
     }
     mp_count(s, MP_COPIED_PEND, copied + moved * lay.row_bytes);
+    mp_timing_end(s, part);
     return done;
 }
 

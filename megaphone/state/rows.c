@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 
+#include "shm/timing.h"
 #include "state/arena.h"
 #include "state/store_inside.h"
 
@@ -291,6 +292,7 @@ uint64_t mp_rows_lists(mp_slot *s, const mp_store *store, const uint64_t *rows, 
     uint64_t copied = 0, i = 0;
     mp_outcome_clear(why);
     if (store->kind != MP_STORE_ROWS) return why->error = -EINVAL, 0;
+    uint32_t part = mp_timing_begin(s, MP_NS_GATHER);
     for (; i < n; i++) {
         mp_lists_prefetch(s, store, rows, n, i);
         const mp_list *list = mp_list_at(s, store, rows[i], &a, why);
@@ -299,6 +301,7 @@ uint64_t mp_rows_lists(mp_slot *s, const mp_store *store, const uint64_t *rows, 
         if (list && list->count) copied += mp_list_get(s, store, a, list, list->count, columns, bounds[i]);
     }
     mp_count(s, MP_COPIED_GATHER, copied);
+    mp_timing_end(s, part);
     return i;
 }
 
@@ -308,6 +311,7 @@ uint64_t mp_rows_first(mp_slot *s, const mp_store *store, const uint64_t *rows, 
     uint64_t copied = 0, i = 0;
     mp_outcome_clear(why);
     if (store->kind != MP_STORE_ROWS) return why->error = -EINVAL, 0;
+    uint32_t part = mp_timing_begin(s, MP_NS_GATHER);
     for (; i < n; i++) {
         mp_lists_prefetch(s, store, rows, n, i);
         const mp_list *list = mp_list_at(s, store, rows[i], &a, why);
@@ -321,6 +325,7 @@ uint64_t mp_rows_first(mp_slot *s, const mp_store *store, const uint64_t *rows, 
             if (columns[c]) memset((uint8_t *)columns[c] + i * store->item_bytes[c], 0, store->item_bytes[c]);
     }
     mp_count(s, MP_COPIED_GATHER, copied);
+    mp_timing_end(s, part);
     return i;
 }
 

@@ -1,6 +1,7 @@
 /* store.c - what is the same for every kind of store: layout, row addresses, scans, sums. */
 #include "state/store_inside.h"
 
+#include "shm/timing.h"
 #include "state/arena.h"
 #include "state/dense.h"
 #include "state/rows.h"
@@ -108,6 +109,7 @@ uint64_t mp_store_gather(mp_slot *s, const mp_store *store, const uint64_t *rows
     mp_outcome_clear(why);
     if (column >= store->columns || store->kind == MP_STORE_ROWS) return why->error = -EINVAL, 0;
     uint32_t at = store->column_at[column], bytes = store->item_bytes[column];
+    uint32_t part = mp_timing_begin(s, MP_NS_GATHER);
     uint8_t *to = out;
     uint64_t i = 0;
     for (; i < n; i++, to += bytes) {
@@ -119,6 +121,7 @@ uint64_t mp_store_gather(mp_slot *s, const mp_store *store, const uint64_t *rows
         else memcpy(to, row + at, bytes);
     }
     mp_count(s, MP_COPIED_GATHER, i * bytes);
+    mp_timing_end(s, part);
     return i;
 }
 

@@ -2,6 +2,7 @@
 #include "state/table_inside.h"
 
 #include "shm/park.h"
+#include "shm/timing.h"
 
 enum { MP_DOUBLINGS_MIN = 3, MP_CAPACITY_MIN = 1 << MP_DOUBLINGS_MIN, MP_MAKE_ROWS = 64 };
 
@@ -43,6 +44,7 @@ static uint64_t mp_table_vacancy(const mp_store *store, mp_table *t, uint64_t ho
 /* Move rows from the older table until `rows` positions are done and the cursor is at an empty row. */
 void mp_table_sweep(mp_slot *s, const mp_store *store, mp_bin *b, uint64_t rows, mp_outcome *why) {
     if (!(b->flags & MP_BIN_GROWING)) return;
+    uint32_t part = mp_timing_begin(s, MP_NS_GROW);
     mp_table t = mp_table_new(s, store, b), old = mp_table_old(s, store, b);
     uint64_t at = b->old_cursor, moved = 0;
     uint64_t stop = rows < old.total - at ? at + rows : old.total;
@@ -77,6 +79,7 @@ void mp_table_sweep(mp_slot *s, const mp_store *store, mp_bin *b, uint64_t rows,
     b->generation += moved != 0; /* and only then: mp_store_rows looks at rows_moved to know whether addresses hold */
     why->rows_moved += moved;
     mp_count(s, MP_COPIED_GROW, moved * store->row_bytes);
+    mp_timing_end(s, part);
     if (at < old.total) {
         /* A key whose old home is below the cursor is looked for in the new table: its home there must be made. */
         mp_table_make(store, &t, (uint64_t)((mp_u128)at * t.capacity / old.capacity) + 2, why);

@@ -108,6 +108,8 @@ def drive(settings: ExchangeSettings, worker: Worker, handles: Handles) -> Sent:
     worker.prepare_slabs(SLABS_AHEAD)
     faults = getrusage(RUSAGE_SELF).ru_minflt
     origin = start_together(worker)
+    if settings.times:
+        worker.times.measure()
     state = ffi.new("uint64_t[2]", [worker.index << 40, 0])  # next key, sum of keys
     sent = time = 0
     at_warm_up: dict[str, int] = {}
@@ -175,7 +177,10 @@ def run(settings: ExchangeSettings) -> Report:
         workers=settings.workers,
         records=sent,
         seconds=seconds,
-        ledger=Ledger.of(result.counters, [p.at_warm_up for p in parts] if all(p.at_warm_up for p in parts) else None),
+        ledger=Ledger.of(
+            result.counters, [p.at_warm_up for p in parts] if all(p.at_warm_up for p in parts) else None,
+            has_times=settings.times,
+        ),
         memory=Memory.of(result),
         hash="mix",
         checksum_outputs=sum_received,

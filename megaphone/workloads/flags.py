@@ -338,6 +338,9 @@ def _add_exchange(command: argparse.ArgumentParser) -> None:
         help=f"records per batch (default {of.batch_records})",
     )
     command.add_argument("--columns", metavar="SPEC", help=f"what a record has, see below (default {of.columns})")
+    command.add_argument(
+        "--times", action="store_true", help="measure the time in copies and allocations, too"
+    )
     add_run(command)
 
 

@@ -312,11 +312,13 @@ class ExchangeSettings(RunSettings):
         records: over all workers.
         batch_records: records per batch.
         columns: ``name:type`` pairs with commas between them; the first is the key that is routed by.
+        times: whether to measure the time in copies and allocations.
     """
 
     records: int = 10_000_000
     batch_records: int = 16_384
     columns: str = "key:u64,value:u64"
+    times: bool = False
 
     def check(self) -> None:
         """Refuse what cannot be run; see `RunSettings.check`."""

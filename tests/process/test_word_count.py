@@ -101,6 +101,20 @@ def test_an_exchange_costs_one_copy_and_nothing_fresh_after_its_warm_up() -> Non
     assert report.ledger.copies_per_record == 1.0
     assert report.ledger.fresh_after_warmup == 0
     assert report.ledger.bytes_copied["scatter"] == 2_000_000 * 16
+    assert report.ledger.nanoseconds is None
+
+
+def test_an_exchange_that_measures_times_has_them_in_its_report() -> None:
+    from megaphone.observe.human import render
+    from megaphone.workloads.exchange import run
+
+    report = run(ExchangeSettings(workers=2, records=2_000_000, memory_bytes=512 << 20, times=True))
+    nanoseconds = report.ledger.nanoseconds
+    assert nanoseconds is not None
+    assert {name for name, ns in nanoseconds.items() if ns} - {"slab_scan", "slab_fresh", "blocks"} == {"scatter"}
+    assert sum(nanoseconds.values()) <= report.workers * report.seconds * 1e9
+    assert report.ledger.to_dict()["nanoseconds"] == nanoseconds
+    assert "Time in copies and allocations" in render(report)
 
 
 # -- text --------------------------------------------------------------------------------------------------------------

@@ -1,39 +1,133 @@
-"""What a record costs on each way: a line for each way and what differs from the others, a panel for each cost."""
+"""What a record costs on each way: a line for each way and what differs from the others, a panel for each cost.
+
+::
+
+    keep      |######....................| 9.0      one bar: parts of the processor time, which are disjoint
+              |==  ^                              below it: the system's share of the same time, and page faults
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from megaphone.bench.charts.data import groups_of, values_of
+from megaphone.bench.charts.data import groups_of, spread, typical
 from megaphone.bench.charts.rows import ROW_INCHES, draw_rows
-from megaphone.bench.charts.sheet import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, Sheet
-from megaphone.bench.charts.words import rounds
+from megaphone.bench.charts.sheet import (
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    SKY,
+    VERMILLION,
+    Key,
+    Look,
+    Sheet,
+    gid,
+    name_panel,
+)
+from megaphone.bench.charts.words import rounds, short
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+
+    from matplotlib.axes import Axes
 
     from megaphone.bench.results import Result
+    from megaphone.bench.table import Group
 
-_FIGURES: Final = {
-    "rate_m_s": "rate\nM records/s", "cpu_ns_per_record": "processor time\nns per record",
+_LEFT: Final = {"rate_m_s": "rate\nM records/s"}
+_RIGHT: Final = {
     "copies_per_record": "copies\nper record", "fresh_per_k_batches": "fresh allocations\nper 1,000 batches",
     "faults_per_m_records": "page faults\nper M records",
 }  # fmt: skip
-_COLOURS: Final = (BLUE, GREEN, ORANGE, PURPLE, SKY, GREY)
+_PARTS: Final = {
+    "ingest_ns_per_record": ("copy: ingest (the user's arrays)", PURPLE),
+    "scatter_ns_per_record": ("copy: scatter (routing included)", BLUE),
+    "own_ns_per_record": ("copy: own (for the reader)", ORANGE),
+    "other copies": ("other copies", SKY),
+    "allocation_ns_per_record": ("allocation (slabs and blocks)", GREEN),
+    "rest": ("rest: making and reading records, Python, progress", "#C8C8C8"),
+}
+"""From the left; what is left out of a chart is 0 in all of its points."""
+_SYSTEM: Final = "system_ns_per_record"
+_FAULTS: Final = "faults_ns_estimated"
 
 
 def draw(result: Result) -> dict[str, Sheet]:
     """Return the chart of a result of ``ledger``."""
     groups = groups_of(result, "way", "batch", "columns", "workers")
-    ways = values_of(groups, "way")
+    split = [_split(typical(rows, "cpu_ns_per_record")["figures"]) for _, rows in groups]
+    there = [part for part in _PARTS if any(parts.get(part) for parts in split)]
+    keys = [Key(_PARTS[part][0], Look(_PARTS[part][1]), is_area=True) for part in there]
+    keys += [Key("thin bar: the system's part of the same time", Look(BLACK), is_area=True),
+             Key("page faults: their number × a first touch", Look(VERMILLION, "^", ""))]  # fmt: skip
     sheet = Sheet(
         result, "What a record costs on each way through the engine",
-        [f"Batches are in records; their columns have 8 bytes each. {rounds(result.rows)}"],
-        columns=len(_FIGURES), panel_inches=(2.9, ROW_INCHES * len(groups) + 0.7), sharey=True,
+        [
+            "keep: records are read by the worker that made them; exchange: sent to the worker of their key; arrays: "
+            "the same, from the user's own arrays; own: the reader takes copies of its own; broadcast: a reference for "
+            "every worker; tee: two readers; views: an exchange whose reader keeps its last 64 batches; jumbo: an exchange "
+            "in batches of four slabs, whatever the label says.",
+            "Batches are in records; their columns have 8 bytes each. Bars of processor time are of the round with the "
+            "median, over all workers. Copies, allocation and rest do not overlap; system time and page faults lie "
+            "within them, wherever a page was touched. The time of page faults is an estimate, and the system's is "
+            f"sampled by the kernel at its ticks. {rounds(result.rows)}"
+        ],
+        keys, columns=2 + len(_RIGHT), panel_inches=(2.9, 1.5 * ROW_INCHES * len(groups) + 0.7), sharey=True,
+        width_ratios=[1, 2.2, *(1 for _ in _RIGHT)],
     )  # fmt: skip
-    colours = [_COLOURS[ways.index(of["way"]) % len(_COLOURS)] for of, _ in groups]
-    draw_rows(sheet.panels, groups, _FIGURES, [_name(of) for of, _ in groups], colours)
+    panels, labels = sheet.panels, [_name(of) for of, _ in groups]
+    draw_rows([panels[0], *panels[2:]], groups, _LEFT | _RIGHT, labels, [GREY] * len(groups))
+    _draw_split(panels[1], groups, split, there)
     return {"ledger": sheet}
+
+
+def _split(figures: Mapping[str, Any]) -> dict[str, float]:
+    """Return the parts of the processor time, which add up to it; of a run that did not measure them, all is rest.
+
+    >>> figures = {"cpu_ns_per_record": 9, "copies_ns_per_record": 4, "scatter_ns_per_record": 3}
+    >>> {part: ns for part, ns in _split(figures).items() if ns}
+    {'scatter_ns_per_record': 3, 'other copies': 1, 'rest': 5}
+    """
+    known = {name: figures.get(name) or 0 for name in _PARTS if name.endswith("_ns_per_record")}
+    allocation = known["allocation_ns_per_record"]
+    copies = figures.get("copies_ns_per_record") or 0
+    known["other copies"] = copies - (sum(known.values()) - allocation)
+    known["rest"] = (figures.get("cpu_ns_per_record") or 0) - copies - allocation
+    return {part: known[part] for part in _PARTS}
+
+
+def _draw_split(
+    panel: Axes, groups: Sequence[Group], split: Sequence[Mapping[str, float]], there: Sequence[str]
+) -> None:
+    name_panel(panel, "processor time")
+    panel.set_xlabel("ns per record")
+    panel.grid(visible=False, axis="y")
+    most = 0.0
+    for position, ((of, rows), parts) in enumerate(zip(groups, split, strict=True)):
+        found = spread(rows, "cpu_ns_per_record")
+        if found is None:
+            panel.annotate("no figure", (0, position), xytext=(3, 0), textcoords="offset points", va="center", size=7,
+                           color=GREY)  # fmt: skip
+            continue
+        figures = typical(rows, "cpu_ns_per_record")["figures"]
+        most = max(most, found.most)
+        left = 0.0
+        for part in there:
+            panel.barh(position - 0.1, parts[part], 0.5, left=left, color=_PARTS[part][1], gid=gid(*of.values(), part))
+            left += parts[part]
+        if found.least < found.most:
+            panel.hlines(position - 0.1, found.least, found.most, color="black", linewidth=1.0)
+        panel.annotate(short(left), (found.most, position - 0.1), xytext=(3, 0), textcoords="offset points",
+                       va="center", size=7)  # fmt: skip
+        if figures.get(_SYSTEM) is not None:
+            panel.barh(position + 0.24, figures[_SYSTEM], 0.12, color=BLACK, gid=gid(*of.values(), _SYSTEM))
+        if figures.get(_FAULTS) is not None:
+            panel.plot([figures[_FAULTS]], [position + 0.38], "^", color=VERMILLION, markersize=4.5, clip_on=False,
+                       gid=gid(*of.values(), _FAULTS))  # fmt: skip
+    panel.set_xlim(0, 1.15 * most or 1)
 
 
 def _name(of: Mapping[str, Any]) -> str:

@@ -1,4 +1,7 @@
-"""What a record costs on each way through the engine: copies, allocations, page faults, and time."""
+"""What a record costs on each way through the engine: copies, allocations, page faults, and the time in each.
+
+``megaphone.bench.ways`` tells what each time contains, and why those of page faults are an estimate.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,8 @@ _WAYS: Final = ("keep", "exchange", "arrays", "own", "broadcast", "tee", "views"
 _BATCHES: Final[dict[Size, tuple[int, ...]]] = {"smoke": (), "full": (256, 1024, 4096, 16384)}
 _COLUMNS: Final[dict[Size, tuple[int, ...]]] = {"smoke": (), "full": (1, 4, 8)}
 _WORKERS: Final[dict[Size, tuple[int, ...]]] = {"smoke": (), "full": (1, 4)}
+COPIES: Final = ("ingest", "scatter", "own")
+"""Causes for which one of the ways copies; their times are told one by one."""
 _RATE: Final = 20e6
 """Records/s at the least, for the time left."""
 
@@ -42,7 +47,8 @@ def _points(size: Size) -> list[Point]:
 def _figures(report: Report) -> dict[str, float | None]:
     names = (
         "rate_m_s", "cpu_ns_per_record", "copies_per_record", "fresh_per_k_batches", "recycled_per_k_batches",
-        "faults_per_m_records", "pinned_mb_max",
+        "faults_per_m_records", "pinned_mb_max", "copies_ns_per_record", "allocation_ns_per_record",
+        "system_ns_per_record", "faults_ns_estimated", *(f"{cause}_ns_per_record" for cause in COPIES),
     )  # fmt: skip
     return {name: report[name] for name in names}
 
@@ -55,6 +61,8 @@ LEDGER: Final = Experiment(
     figures=_figures,
     columns=(
         Column("rate_m_s", "M records/s", 1), Column("cpu_ns_per_record", "CPU ns/record"),
+        Column("copies_ns_per_record", "in copies"), Column("allocation_ns_per_record", "in allocation", 3),
+        Column("system_ns_per_record", "in system"), Column("faults_ns_estimated", "faults, estimated"),
         Column("copies_per_record", "copies", 3), Column("fresh_per_k_batches", "fresh/1000 batches", 1),
         Column("recycled_per_k_batches", "recycled/1000", 0), Column("faults_per_m_records", "faults/M records", 0),
         Column("pinned_mb_max", "pinned MB", 1),

@@ -153,7 +153,8 @@ class FoldContext:
         parts = [segment[name] for segment in segments]
         if len(parts) == 1:
             return parts[0]
-        joined = joined_bytes(parts) if isinstance(parts[0], BytesColumn) else np.concatenate(parts)
+        with self._worker.times.of("concat"):
+            joined = joined_bytes(parts) if isinstance(parts[0], BytesColumn) else np.concatenate(parts)
         lib.mp_counter_add(self._worker.slot, _COPIED_CONCAT, joined.nbytes)
         return joined
 

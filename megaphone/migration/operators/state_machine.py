@@ -60,7 +60,9 @@ class KeyGroups:
     _worker: Worker = field(repr=False)
 
     def __getitem__(self, name: str) -> Any:  # noqa: ANN401 - an array or a BytesColumn
-        column = taken(self._context.column(name), self._order)
+        column = self._context.column(name)
+        with self._worker.times.of("gather"):
+            column = taken(column, self._order)
         lib.mp_counter_add(self._worker.slot, _COPIED_GATHER, column.nbytes)
         return column
 

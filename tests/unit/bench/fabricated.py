@@ -87,7 +87,9 @@ def _of(
         copies = 0.0 if of["way"] == "keep" else 1.0
         return {"rate_m_s": 200 * noise / of["columns"], "cpu_ns_per_record": 8 * noise, "copies_per_record": copies,
                 "fresh_per_k_batches": 0.1, "recycled_per_k_batches": 990.0, "faults_per_m_records": 12 * noise,
-                "pinned_mb_max": 4.0}, {}  # fmt: skip
+                "pinned_mb_max": 4.0, "copies_ns_per_record": 3.3 * copies, "scatter_ns_per_record": 3.3 * copies,
+                "own_ns_per_record": 0.0, "ingest_ns_per_record": 0.0, "allocation_ns_per_record": 0.4,
+                "system_ns_per_record": 0.5 * noise, "faults_ns_estimated": 0.4 * noise}, {}  # fmt: skip
     if name == "rivals":
         if of["rival"] == "bytewax":
             return {**dict.fromkeys(("rate_m_s", "sent_gb_s", "one_way_us_p50", "one_way_us_p99")),

@@ -63,7 +63,8 @@ def series_of(name: str, row: dict[str, Any]) -> list[str]:
     if name == "marks":
         return [gid(*of.values(), "p99_ms") if is_paced(row) else gid("rate", *of.values())]
     if name == "ledger":
-        return [gid(*of.values(), figure) for figure in ("rate_m_s", "cpu_ns_per_record", "copies_per_record")]
+        parts = ("scatter_ns_per_record", "allocation_ns_per_record", "rest", "system_ns_per_record")
+        return [gid(*of.values(), figure) for figure in ("rate_m_s", *parts, "faults_ns_estimated")]
     if name == "rivals":
         figure = "rate_m_s" if of["job"] == "count" else "one_way_us_p99"
         return [] if row["figures"][figure] is None else [gid(*of.values(), figure)]

@@ -169,7 +169,7 @@ def test_the_demo_reads_python_and_text_files_and_by_default_the_standard_librar
 
 
 def test_all_flags_of_exchange_reach_the_settings(played: Played) -> None:
-    argv = "exchange -w 4 --records 1000 --batch 10 --columns key:u64,x:f32 --format json --seed 1 --memory 1G"
+    argv = "exchange -w 4 --records 1000 --batch 10 --columns key:u64,x:f32 --times --format json --seed 1 --memory 1G"
     assert main(argv.split()) == 0
     assert played.asked == [
         ExchangeSettings(
@@ -177,6 +177,7 @@ def test_all_flags_of_exchange_reach_the_settings(played: Played) -> None:
             records=1000,
             batch_records=10,
             columns="key:u64,x:f32",
+            times=True,
             format="json",
             seed=1,
             memory_bytes=1 << 30,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from megaphone.errors import InternalError
-from megaphone.observe.ledger import COUNTERS, DATA_PATH_CAUSES, CopyCause, Ledger
+from megaphone.observe.ledger import COUNTERS, DATA_PATH_CAUSES, TIME_COUNTERS, TIMED_PARTS, CopyCause, Ledger
 
 
 def counters(**given: int) -> dict[str, int]:
@@ -58,6 +58,23 @@ def test_a_missing_counter_is_an_error_and_not_a_zero() -> None:
     del lacking["copied_gather"]
     with pytest.raises(InternalError, match="worker 1 lacks the counters copied_gather"):
         Ledger.of([counters(), lacking])
+
+
+def test_times_are_told_only_where_they_were_measured_and_then_zeros_too() -> None:
+    first = counters(**{**dict.fromkeys(TIME_COUNTERS, 0), "ns_scatter": 5})
+    workers = [first, counters(**dict.fromkeys(TIME_COUNTERS, 2))]
+    assert Ledger.of(workers).nanoseconds is None
+    assert "nanoseconds" not in Ledger.of(workers).to_dict()
+    measured = Ledger.of(workers, has_times=True)
+    assert measured.nanoseconds == {part: 7 if part == "scatter" else 2 for part in TIMED_PARTS}
+    assert measured.to_dict()["nanoseconds"] == measured.nanoseconds
+    with pytest.raises(InternalError, match="worker 0 lacks the counters ns_ingest"):
+        Ledger.of([counters()], has_times=True)
+
+
+def test_every_cause_that_is_counted_anywhere_has_a_clock() -> None:
+    assert {*TIMED_PARTS} - {str(cause) for cause in CopyCause} == {"slab_scan", "slab_fresh", "blocks"}
+    assert {str(cause) for cause in CopyCause} - {*TIMED_PARTS} == {"realign"}
 
 
 def test_further_counters_are_allowed() -> None:

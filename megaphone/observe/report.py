@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from megaphone.dataflow.result import Result
     from megaphone.observe.histogram import Histogram
     from megaphone.observe.ledger import Ledger
+    from megaphone.observe.switch import SwitchLatency
     from megaphone.observe.timeline import Timeline
 
 FORMATS = ("human", "tsv", "json")
@@ -137,6 +138,8 @@ class Report:
     latency: Histogram | None = None
     timeline: Timeline | None = None
     migrations: Sequence[Migration] = ()
+    switches: Sequence[SwitchLatency] = ()
+    """Around the planned time of each migration, or, where nothing moves, when the built-in strategies would."""
     checksum_outputs: int | None = None
     checksum_state: int | None = None
     workload: Mapping[str, object] = field(default_factory=dict)
@@ -172,6 +175,7 @@ class Report:
             "latency_ns": LatencySummary.of(self.latency).to_dict() if self.latency else None,
             "timeline": self.timeline.rows() if self.timeline else [],
             "migrations": [migration.to_dict() for migration in self.migrations],
+            "switches": [switch.to_dict() for switch in self.switches],
             "ledger": self.ledger.to_dict(),
             "memory": asdict(self.memory),
             "checksum_outputs": format_checksum(self.checksum_outputs),

@@ -38,6 +38,7 @@ NAMES = [
     "latency_ns",
     "timeline",
     "migrations",
+    "switches",
     "ledger",
     "memory",
     "checksum_outputs",

@@ -28,7 +28,7 @@ def listed() -> list[str]:
     """Return a line for each experiment: its name, how long it takes, what it shows, and what it follows."""
     rows = []
     for one in EXPERIMENTS.values():
-        seconds = one.repeat["full"] * sum(point.seconds for point in one.points("full"))
+        seconds = sum(one.rounds(point, "full") * point.seconds for point in one.points("full"))
         rows.append([one.name, f"{_length(seconds)}", f"{one.shows} ({one.after})"])
     return table.aligned(["name", "full", "what it shows"], rows, left=3)
 
@@ -76,7 +76,7 @@ def run(
 
         failed = run_all(todos, seed, tell)
     for one in todos:
-        if one.result.rows:
+        if one.result.rows or one.left_out:
             heading = f"{one.experiment.name}: {one.experiment.shows} ({one.path})"
             say([heading, *table.lines_of(one.experiment, one.result), ""])
     if failed:

@@ -40,7 +40,10 @@ REPORT: dict[str, Any] = {
     "ledger": Anything(),
     "memory": {"samples": [[0, 1, 1, 1, 1], [2 * 10**9, None, 1, 1, 1]], "pss_bytes_max": 1, "committed_bytes": 1},
     "migrations": [migration(), migration()],
+    "switches": [{"time_ns": 1, "latency_ns": Anything(), "worst_slice_ns": Anything(), "slices": [[1, 2, 3, 4]]}],
     "timeline": [[0, 1, 2, 3, 4, 5, 6, 7]],
+    "query": "q3-flex",
+    "windows": "12h",
     "figures": Anything(),
 }
 
@@ -75,6 +78,41 @@ def test_every_column_is_a_figure(experiment: Experiment) -> None:
     figures = experiment.figures(Anything(REPORT))
     assert {column.figure for column in experiment.columns} <= {*figures}
     assert {*experiment.beside} <= {*figures}
+
+
+@pytest.mark.parametrize("experiment", [one for one in ALL if one.pairs], ids=lambda one: one.name)
+def test_every_pair_is_of_a_figure_that_two_points_of_one_round_have(experiment: Experiment) -> None:
+    figures = experiment.figures(Anything(REPORT))
+    points = [dict(point.parameters) for point in experiment.points("full")]
+    for pair in experiment.pairs:
+        assert pair.figure in figures
+        above = [of for of in points if pair.over.items() <= of.items()]
+        assert above
+        assert all({**of, **pair.under} in points and {*pair.over} == {*pair.under} for of in above)
+
+
+def test_a_point_is_run_as_often_as_it_says_unless_somebody_wants_something_else() -> None:
+    headline = EXPERIMENTS["headline"]
+    rounds = {str(point.parameters["strategy"]): headline.rounds(point, "full") for point in headline.points("full")}
+    assert rounds == {"none": 15, "sudden": 15, "closed loop": 3}
+    assert {headline.rounds(point, "smoke") for point in headline.points("smoke")} == {1}
+    assert {headline.rounds(point, "full", 2) for point in headline.points("full")} == {2}
+
+
+def test_growth_that_nobody_counted_is_no_figure() -> None:
+    marks = EXPERIMENTS["marks"]
+    assert marks.figures(Anything(REPORT))["grow_pause_ms"] is None
+    counted = {**REPORT, "ledger": Anything({"grow_pause_max_ns": 250_000})}
+    assert marks.figures(Anything(counted))["grow_pause_ms"] == 0.25
+
+
+def test_flex_is_told_over_the_originals_where_it_has_one() -> None:
+    nexmark = EXPERIMENTS["nexmark"]
+    told = {"query": "q5-flex", "windows": "12h", "highest_m_s": 8.4, "half_p99_ms": 11.0}
+    figures = nexmark.figures(Anything(told))
+    assert (figures["rate_over_original"], figures["p99_over_original"]) == (pytest.approx(10), 0.5)
+    for other in ({"query": "q5"}, {"windows": "closing"}):
+        assert nexmark.figures(Anything({**told, **other}))["rate_over_original"] is None
 
 
 @pytest.mark.parametrize("experiment", ALL, ids=lambda one: one.name)

@@ -135,3 +135,4 @@ def test_the_commands_are_in_the_program() -> None:
     assert parsed("bench", "run", "bins", "--size", "smoke").command == "bench run"
     assert parsed("bench", "list").command == "bench list"
     assert parsed("bench", "compare", "a", "b").command == "bench compare"
+    assert parsed("bench", "targets", "a", "--markdown").markdown == "targets"

@@ -29,7 +29,8 @@ class Migration:
     """One migration, from its first control instruction to the completion of its last step.
 
     Times are ns since the start of the run; ``bytes_moved`` is the state that changed owner, ``bytes_copied`` the
-    part of it that was copied (0 by hand-over).
+    part of it that was copied (0 by hand-over).  ``lead_ns`` of the duration are before the first step takes effect,
+    which is ahead of the clock so that nobody waits for it; None where times are not the clock's.
     """
 
     time_ns: int
@@ -42,6 +43,7 @@ class Migration:
     duration_ns: int
     warming_ns: int
     minor_faults: int
+    lead_ns: int | None = None
     latency: LatencyAround | None = None
     """What `Timeline.around` gave; None in a closed loop."""
 
@@ -57,6 +59,7 @@ class Migration:
             "bytes_moved": self.bytes_moved,
             "bytes_copied": self.bytes_copied,
             "duration_ns": self.duration_ns,
+            "lead_ns": self.lead_ns,
             "warming_ns": self.warming_ns,
             "minor_faults": self.minor_faults,
             "latency_ns_max": during.max if during else None,

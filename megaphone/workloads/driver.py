@@ -104,13 +104,17 @@ class Warming(Protocol):
 
 @dataclass
 class MigrationNote:
-    """What one migration cost, as worker 0 saw it; times in ns since the start of the run."""
+    """What one migration cost, as worker 0 saw it; times in ns since the start of the run.
+
+    ``lead_ns`` is how long after it was sent its first step takes effect; None where times are not the clock's.
+    """
 
     time_ns: int
     strategy: str
     steps: int = 0
     bins: int = 0
     sent_ns: int = 0
+    lead_ns: int | None = None
     completed_ns: int = 0
     before: dict[str, int] = field(default_factory=dict)
     after: dict[str, int] = field(default_factory=dict)
@@ -358,7 +362,10 @@ class Driver:
             before = self._sums()
             # Pages are mapped ahead of a migration: its warming began when the one before it was over.
             before["warming_ns"] = self.notes[-1].after.get("warming_ns", 0) if self.notes else 0
-            self.notes.append(MigrationNote(record.time_ns, record.strategy, sent_ns=now, before=before))
+            by_clock = position is None and not self.lift
+            lead = control.time - self.first_time - now if by_clock else None
+            note = MigrationNote(record.time_ns, record.strategy, sent_ns=now, lead_ns=lead, before=before)
+            self.notes.append(note)
         self.notes[-1].steps += 1
         self.notes[-1].bins += record.bins
         self._step_sent = now

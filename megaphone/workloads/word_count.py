@@ -302,6 +302,7 @@ def report_migration(note: Any, timeline: Timeline | None) -> Migration:  # noqa
         bytes_moved=cost["bytes_moved"],
         bytes_copied=cost["copied_migrate"],
         duration_ns=duration,
+        lead_ns=note.lead_ns,
         warming_ns=cost["warming_ns"],
         minor_faults=cost["minor_faults"],
         latency=timeline.around(note.sent_ns, duration) if timeline is not None else None,

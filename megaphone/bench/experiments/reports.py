@@ -78,8 +78,14 @@ def first_migration(report: Report) -> dict[str, float | None]:
 
 
 def migration(moved: Mapping[str, Any]) -> dict[str, float | None]:
-    """Return what one migration of a report moved and took."""
+    """Return what one migration of a report moved and took.
+
+    It took from sending the first step to the probe's passing the last; the hand-over itself is the part of a single
+    step after it takes effect.
+    """
+    single = moved["steps"] == 1 and moved["lead_ns"] is not None
     return {
+        "handover_ms": (moved["duration_ns"] - moved["lead_ns"]) / NS_PER_MS if single else None,
         "migration_ms": moved["duration_ns"] / NS_PER_MS,
         "warming_ms": moved["warming_ns"] / NS_PER_MS,
         "migration_max_ms": None if moved["latency_ns_max"] is None else moved["latency_ns_max"] / NS_PER_MS,

@@ -129,6 +129,7 @@ def _of(
         highest, took = (value * noise for value in MOVES[transfer, strategy])
         if "varies" in of:
             highest, took = _scaled(of, highest, took)
+        figures["handover_ms"] = 0.05 * noise if strategy == "sudden" else None
         figures |= {"migration_ms": took, "migration_max_ms": highest, "warming_ms": 4.0, "moved_m_keys": 2.5,
                     "moved_mb": 20.0, "copied_mb": 20.0 if transfer == "copy" else 0.0,
                     "moved_m_keys_s": 2.5 / took * 1e3}  # fmt: skip

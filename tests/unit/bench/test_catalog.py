@@ -31,8 +31,8 @@ class Anything(dict[str, Any]):
 
 
 def migration() -> Mapping[str, Any]:
-    names = ("time_ns", "duration_ns", "warming_ns", "latency_ns_max", "keys", "bytes_moved", "bytes_copied")
-    return dict.fromkeys(names, 10**9)
+    names = ("time_ns", "duration_ns", "warming_ns", "latency_ns_max", "keys", "bytes_moved", "bytes_copied", "lead_ns")
+    return {**dict.fromkeys(names, 10**9), "steps": 1}
 
 
 REPORT: dict[str, Any] = {
@@ -110,7 +110,8 @@ def test_flex_is_told_over_the_originals_where_it_has_one() -> None:
     nexmark = EXPERIMENTS["nexmark"]
     told = {"query": "q5-flex", "windows": "12h", "highest_m_s": 8.4, "half_p99_ms": 11.0}
     figures = nexmark.figures(Anything(told))
-    assert (figures["rate_over_original"], figures["p99_over_original"]) == (pytest.approx(10), 0.5)
+    assert figures["rate_over_original"] == pytest.approx(10)
+    assert figures["p99_over_original"] == 0.5
     for other in ({"query": "q5"}, {"windows": "closing"}):
         assert nexmark.figures(Anything({**told, **other}))["rate_over_original"] is None
 

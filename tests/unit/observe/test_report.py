@@ -53,6 +53,7 @@ MIGRATION_NAMES = [
     "bytes_moved",
     "bytes_copied",
     "duration_ns",
+    "lead_ns",
     "warming_ns",
     "minor_faults",
     "latency_ns_max",

@@ -181,6 +181,10 @@ def test_a_migration_is_not_over_before_the_probe_has_passed_its_last_step(world
     measured, _ = drive(world, plan=steps, control=world.control)
     complete = world.complete[world.control.sent_time]
     assert [note.completed_ns + origin >= complete for note in measured.migrations] == [True]
+    (note,) = measured.migrations
+    # Its lead is what lies between the moment at which it was sent and the time at which it takes effect.
+    assert note.lead_ns is not None
+    assert note.sent_ns + note.lead_ns == world.control.sent_time - 1 <= note.completed_ns
 
 
 class SlowProbe:

@@ -130,7 +130,7 @@ def _draw_ratios(panel: Axes, result: Result, amount: float) -> None:
                    gid=gid(amount, pair.figure))  # fmt: skip
         middle = statistics.median(values)
         panel.hlines(middle, position - 0.26, position + 0.26, color=look.colour, linewidth=2.0)
-        write_beside(panel, f"median {middle:.2f}", (position + 0.27, middle), (3, 0), va="center", size=8.5)
+        write_beside(panel, f"median {middle:.2f}", (position + 0.27, middle), (3, 3), va="bottom", size=8.5)
     panel.set_ylim(0, 1.15 * max(1.0, *(value for values in found for value in values)))
 
 

@@ -130,8 +130,9 @@ def _draw_ratios(panel: Axes, result: Result, amount: float) -> None:
                    gid=gid(amount, pair.figure))  # fmt: skip
         middle = statistics.median(values)
         panel.hlines(middle, position - 0.26, position + 0.26, color=look.colour, linewidth=2.0)
-        write_beside(panel, f"median {middle:.2f}", (position + 0.27, middle), (3, 3), va="bottom", size=8.5)
-    panel.set_ylim(0, 1.15 * max(1.0, *(value for values in found for value in values)))
+        panel.text(position, 0.97, f"median {middle:.2f}", transform=panel.get_xaxis_transform(), ha="center", va="top",
+                   size=8.5)  # fmt: skip
+    panel.set_ylim(0, 1.25 * max(1.0, *(value for values in found for value in values)))
 
 
 def _values(result: Result, pair: Pair) -> list[float]:

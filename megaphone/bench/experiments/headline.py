@@ -66,7 +66,7 @@ HEADLINE: Final = Experiment(
     figures=_figures,
     columns=(
         RATE, *LATENCY, Column("second_p99_ms", "p99 in the second", 3), Column("worst_10ms_p99_ms", "worst 10 ms", 3),
-        Column("migration_ms", "took ms", 3), Column("warming_ms", "warming ms", 1),
+        Column("handover_ms", "hand-over ms", 3), Column("warming_ms", "warming ms", 1),
         Column("moved_mb", "MB moved", 0), Column("copied_mb", "MB copied", 0),
     ),
     series=_series,

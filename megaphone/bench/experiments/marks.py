@@ -81,7 +81,7 @@ MARKS: Final = Experiment(
     points=_points,
     figures=_figures,
     columns=(
-        RATE, *LATENCY[:3], Column("migration_ms", "moved in ms", 3), Column("moved_m_keys_s", "M keys moved/s", 1),
+        RATE, *LATENCY[:3], Column("handover_ms", "hand-over ms", 3), Column("moved_m_keys_s", "M keys moved/s", 1),
         Column("copies_per_record", "copies", 3), Column("fresh_after_warmup", "fresh", 0),
         Column("grow_pause_ms", "growth ms", 3), Column("empty_us", "empty us", 1),
     ),

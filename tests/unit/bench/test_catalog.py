@@ -106,6 +106,22 @@ def test_growth_that_nobody_counted_is_no_figure() -> None:
     assert marks.figures(Anything(counted))["grow_pause_ms"] == 0.25
 
 
+def test_a_billion_keys_are_told_by_the_way_there_whose_pages_nobody_had_mapped() -> None:
+    def switch(ms: int) -> dict[str, Any]:
+        return {"time_ns": 7, "latency_ns": {"p99": ms * 10**6, "max": 1}, "worst_slice_ns": {"p99": ms * 2 * 10**6},
+                "slices": [[7, 1, ms * 10**6, 3]]}  # fmt: skip
+
+    moves = [{**migration(), "duration_ns": 1_050_000, "lead_ns": 1_000_000}, {**migration(), "lead_ns": 0}]
+    report = Anything({**REPORT, "switches": [switch(3), switch(50)], "migrations": moves})
+    headline = EXPERIMENTS["headline"]
+    figures = headline.figures(report)
+    assert (figures["second_p99_ms"], figures["worst_10ms_p99_ms"], figures["handover_ms"]) == (3.0, 6.0, 0.05)
+    assert headline.series(report)["slices"] == [[0.0, 0.0, 3.0, 0.0]]
+    still = headline.figures(Anything({**report, "migrations": []}))
+    assert (still["second_p99_ms"], still.get("handover_ms")) == (3.0, None)
+    assert headline.figures(Anything({**report, "switches": []}))["second_p99_ms"] is None
+
+
 def test_flex_is_told_over_the_originals_where_it_has_one() -> None:
     nexmark = EXPERIMENTS["nexmark"]
     told = {"query": "q5-flex", "windows": "12h", "highest_m_s": 8.4, "half_p99_ms": 11.0}

@@ -231,6 +231,13 @@ def _bench_compare(arguments: argparse.Namespace) -> None:
     _say(f"{line}\n" for line in compare(arguments.a, arguments.b, vars(arguments).get("least")))
 
 
+def _bench_targets(arguments: argparse.Namespace) -> None:
+    from megaphone.bench.command import targets_of
+
+    given = vars(arguments)
+    _say(f"{line}\n" for line in targets_of(given["folder"], given.get("markdown"), given.get("into")))
+
+
 def _plot(arguments: argparse.Namespace) -> None:
     from megaphone.bench.plot import plot
 
@@ -248,6 +255,7 @@ _COMMANDS = {
     "bench list": _bench_list,
     "bench run": _bench_run,
     "bench compare": _bench_compare,
+    "bench targets": _bench_targets,
     "plot": _plot,
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from megaphone.bench import results, table
+from megaphone.bench import documents, results, table, targets
 from megaphone.bench.catalog import EXPERIMENTS, chosen
 from megaphone.bench.runner import run_all, todo
 from megaphone.errors import MegaphoneError, UsageError
@@ -28,7 +28,7 @@ def listed() -> list[str]:
     """Return a line for each experiment: its name, how long it takes, what it shows, and what it follows."""
     rows = []
     for one in EXPERIMENTS.values():
-        seconds = one.repeat["full"] * sum(point.seconds for point in one.points("full"))
+        seconds = sum(one.rounds(point, "full") * point.seconds for point in one.points("full"))
         rows.append([one.name, f"{_length(seconds)}", f"{one.shows} ({one.after})"])
     return table.aligned(["name", "full", "what it shows"], rows, left=3)
 
@@ -76,7 +76,7 @@ def run(
 
         failed = run_all(todos, seed, tell)
     for one in todos:
-        if one.result.rows:
+        if one.result.rows or one.left_out:
             heading = f"{one.experiment.name}: {one.experiment.shows} ({one.path})"
             say([heading, *table.lines_of(one.experiment, one.result), ""])
     if failed:
@@ -116,6 +116,23 @@ def compare(a: Path, b: Path, least: float | None) -> Iterator[str]:
     if below:
         message = f"below {least:g} of A, as a share of the yardstick: {'; '.join(below)}"
         raise BelowLeastError(message)
+
+
+def targets_of(folder: Path, markdown: str | None, into: Path | None) -> list[str]:
+    """Return the table of targets, or of what else a document shows; or write them into a document.
+
+    Args:
+        folder: of results.
+        markdown: name of the table that is returned as one for a document; None: that of targets, for people.
+        into: a document, which gets the tables for which it has places; returned is what was written.
+
+    Raises:
+        UsageError: the folder holds no result, or the document has no place for a table.
+    """
+    found = results.read_folder(folder)
+    if into is not None:
+        return [f"{into}: {name}" for name in documents.fill(into, found)]
+    return targets.lines_of(found) if markdown is None else documents.TABLES[markdown](found)
 
 
 def _length(seconds: float) -> str:

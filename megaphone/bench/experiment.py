@@ -35,6 +35,7 @@ class Point:
         memory_bytes: what it needs; a machine with less leaves it out, and says so.
         seeded: whether it takes ``--seed N``, too.
         paced: whether it offers a rate, so that the rate says nothing about the machine.
+        repeat: rounds that it takes part in, of those of its experiment; None: in all of them.
     """
 
     parameters: Mapping[str, Value]
@@ -44,6 +45,7 @@ class Point:
     memory_bytes: int = 0
     seeded: bool = True
     paced: bool = False
+    repeat: int | None = None
 
     @property
     def name(self) -> str:
@@ -67,6 +69,31 @@ class Column:
 
 
 @dataclass(frozen=True)
+class Pair:
+    """A figure of one point over the same of another in the same round, so that a slow minute of the machine cancels.
+
+    Attributes:
+        figure: which.
+        over: parameters that tell the points whose figure is divided.
+        under: parameters by which the point that it is divided by differs.
+    """
+
+    figure: str
+    over: Mapping[str, Value]
+    under: Mapping[str, Value]
+
+    @property
+    def name(self) -> str:
+        """What it is, ending as its figure does.
+
+        >>> Pair("p99_ms", {"bins": "2^16"}, {"bins": "2^8"}).name
+        '2^16/2^8 p99_ms'
+        """
+        both = (" ".join(map(str, side.values())) for side in (self.over, self.under))
+        return f"{'/'.join(both)} {self.figure}"
+
+
+@dataclass(frozen=True)
 class Experiment:
     """One experiment.
 
@@ -80,6 +107,7 @@ class Experiment:
         series: of a report, by name: lists of rows, which only charts use.
         beside: by figure, the yardstick that it is put beside; a rate as a share of it.
         repeat: rounds at each size, unless it is told otherwise.
+        pairs: figures that are told as a ratio of two runs of one round.
     """
 
     name: str
@@ -91,6 +119,13 @@ class Experiment:
     series: Callable[[Report], Mapping[str, list[list[float]]]] = field(default=lambda _: {})
     beside: Mapping[str, str] = field(default_factory=dict)
     repeat: Mapping[Size, int] = field(default_factory=lambda: {"smoke": 1, "full": 3})
+    pairs: Sequence[Pair] = ()
+
+    def rounds(self, point: Point, size: Size, asked: int | None = None) -> int:
+        """Return how often a point is run; ``asked`` is what a person wants of all points, or None."""
+        if asked is not None:
+            return asked
+        return self.repeat[size] if point.repeat is None else min(point.repeat, self.repeat[size])
 
 
 def million(value: float) -> str:

@@ -25,7 +25,8 @@ examples:
   megaphone bench list
   megaphone bench run machine marks --output results
   megaphone bench run all --size smoke --output build/smoke
-  megaphone bench compare results build/smoke"""
+  megaphone bench compare results build/smoke
+  megaphone bench targets results"""
 _COMPARE_EPILOG: Final = """\
 A rate is compared as a share of the yardstick of its minute. The ratio is the median over all pairs of a run of A and a
 run of B, with the least and the most of them; p is the chance of such ranks if A and B were the same (Mann and
@@ -38,6 +39,18 @@ Needs matplotlib: pip install 'megaphone[plot]'. A result is drawn as far as it 
 
 example:
   megaphone plot results --output docs/charts"""
+
+_TARGETS_ABOUT: Final = """\
+Print what the project promises beside what a folder of results has of it: the median over all rounds, the least and the
+most of them, whether the promise is kept, and the command that measured it."""
+_TARGETS_EPILOG: Final = """\
+Results of the smoke size promise nothing. In a document, a table stands between two lines such as <!-- targets --> and
+<!-- /targets -->; --into writes it there, and changes nothing else.
+
+examples:
+  megaphone bench targets docs/results/full
+  megaphone bench targets docs/results/full --markdown nexmark
+  megaphone bench targets docs/results/full --into docs/figures.md"""
 
 
 def add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
@@ -62,7 +75,18 @@ def add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
         "--least", type=as_number, metavar="RATIO",
         help="fail with exit code 1 where a rate of B, as a share of its yardstick, is below this part of A's",
     )  # fmt: skip
-    for name, command in (("list", listing), ("run", run), ("compare", compare)):
+    targets = below.add_parser(
+        "targets", help="what was promised beside what was measured", description=_TARGETS_ABOUT,
+        epilog=_TARGETS_EPILOG,
+    )  # fmt: skip
+    targets.add_argument("folder", type=Path, metavar="DIR", help="a folder of results")
+    way = targets.add_mutually_exclusive_group()
+    way.add_argument(
+        "--markdown", nargs="?", const="targets", choices=("targets", "nexmark"),
+        help="as a table for a document: targets (the default), or nexmark, the queries beside the original's",
+    )  # fmt: skip
+    way.add_argument("--into", type=Path, metavar="FILE", help="write the tables into their places in this document")
+    for name, command in (("list", listing), ("run", run), ("compare", compare), ("targets", targets)):
         note_flags(command)
         command.set_defaults(command=f"bench {name}")
     plot = commands.add_parser("plot", help="charts of what was measured", description=_PLOT_ABOUT, epilog=_PLOT_EPILOG)

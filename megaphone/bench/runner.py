@@ -70,16 +70,31 @@ def todo(experiment: Experiment, size: Size, repeat: int | None, folder: Path, s
     Raises:
         UsageError: the folder holds a result of other code, another machine, size or seed.
     """
-    rounds = experiment.repeat[size] if repeat is None else repeat
-    command = f"megaphone bench run {experiment.name} --size {size} --repeat {rounds} --seed {seed}"
+    asked = "" if repeat is None else f" --repeat {repeat}"
+    command = f"megaphone bench run {experiment.name} --size {size}{asked} --seed {seed}"
     path = folder / f"{experiment.name}.json"
     result = results.resume(path, results.head_of(experiment.name, size, seed, command))
     points = list(experiment.points(size))
     # Some must be left for everything else.
     room_bytes = MEMORY_SHARE * memory_info().get("MemAvailable", 0)
     able = [point for point in points if point.memory_bytes <= room_bytes]
-    runs = [(turn, point) for turn in range(rounds) for point in able if not result.has(point.parameters, turn)]
-    return Todo(experiment, path, result, runs, [point for point in points if point not in able])
+    rounds = [experiment.rounds(point, size, repeat) for point in points]
+    runs = [
+        (turn, point)
+        for turn in range(max(rounds, default=0))
+        for point, count in zip(points, rounds, strict=True)
+        if turn < count and point in able and not result.has(point.parameters, turn)
+    ]
+    left_out = [point for point in points if point not in able]
+    # A row that is missing says why, for as long as it is.
+    result.head["left_out"] = {
+        point.name: f"needs {point.memory_bytes / 1e9:.1f} GB, of which {room_bytes / 1e9:.1f} GB could be had"
+        for point in left_out
+        if not result.has(point.parameters, 0)
+    }
+    if result.head["left_out"] and not runs:
+        result.write(path)
+    return Todo(experiment, path, result, runs, left_out)
 
 
 def run_all(todos: Sequence[Todo], seed: int, tell: Callable[[float, str], None]) -> list[str]:

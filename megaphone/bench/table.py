@@ -11,7 +11,7 @@ from megaphone.bench.statistics import Ratio, ratio, share
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from megaphone.bench.experiment import Experiment
+    from megaphone.bench.experiment import Experiment, Pair
     from megaphone.bench.results import Result
 
 OFFERED: Final = "rate_m_s"
@@ -46,8 +46,22 @@ def shares(rows: Sequence[Mapping[str, Any]], name: str, beside: str) -> list[fl
     return [value for value in found if value is not None]
 
 
+def ratios(result: Result, pair: Pair) -> list[tuple[Mapping[str, Any], list[float]]]:
+    """Return, for each point above the line, the ratio of each round in which both points have the figure."""
+    groups = grouped(result)
+    found = []
+    for parameters, rows in groups:
+        if all(parameters.get(name) == value for name, value in pair.over.items()):
+            below = {**parameters, **pair.under}
+            others = [row for other, members in groups if other == below for row in members]
+            by_round = {row["repeat"]: value for row in others for value in figures([row], pair.figure)}
+            both = [(v, by_round.get(row["repeat"])) for row in rows for v in figures([row], pair.figure)]
+            found.append((parameters, [mine / other for mine, other in both if other]))
+    return found
+
+
 def lines_of(experiment: Experiment, result: Result) -> list[str]:
-    """Return the table of one result: medians, and the rate as a share of its yardstick."""
+    """Return the table of one result: medians, the rate as a share of its yardstick, and what is told in pairs."""
     groups = grouped(result)
     names = list(dict.fromkeys(name for parameters, _ in groups for name in parameters))
     beside_all = experiment.beside.items()
@@ -65,7 +79,23 @@ def lines_of(experiment: Experiment, result: Result) -> list[str]:
             row.append(f"{statistics.median(found):.3f}" if found else "-")
         rows.append([*row, str(len(members))])
     of = sorted({beside for _, beside in rated})
-    return [*aligned(header, rows, left=len(names)), *(f"share: of {beside} of the same minute" for beside in of)]
+    return [
+        *aligned(header, rows, left=len(names)),
+        *(f"share: of {beside} of the same minute" for beside in of),
+        *_lines_of_pairs(experiment, result),
+        *(f"left out: {name}: {why}" for name, why in result.head.get("left_out", {}).items()),
+    ]
+
+
+def _lines_of_pairs(experiment: Experiment, result: Result) -> list[str]:
+    rows = [
+        [pair.name, " ".join(_text(value) for name, value in parameters.items() if name not in pair.over),
+         f"{statistics.median(found):.3f}", f"{min(found):.3f}", f"{max(found):.3f}", str(len(found))]
+        for pair in experiment.pairs
+        for parameters, found in ratios(result, pair)
+        if found
+    ]  # fmt: skip
+    return aligned(["ratio in one round", "", "median", "least", "most", "pairs"], rows, left=2) if rows else []
 
 
 def _word(rows: Sequence[Mapping[str, Any]], name: str) -> str:
@@ -95,6 +125,12 @@ def compared(experiment: Experiment, a: Result, b: Result) -> Iterator[tuple[Map
             found = ratio(mine, other)
             if found is not None:
                 yield parameters, column.figure, found
+    for pair in experiment.pairs:
+        others_of = ratios(b, pair)
+        for parameters, mine in ratios(a, pair):
+            found = ratio(mine, next((other for point, other in others_of if point == parameters), []))
+            if found is not None:
+                yield parameters, pair.name, found
 
 
 def lines_compared(experiment: Experiment, a: Result, b: Result) -> list[str]:

@@ -68,7 +68,7 @@ fold writes beside its values are the fold's time and not gathering.  It is the 
 processor time, page faults where they happen included.  Realigning copies nothing today, and has no clock."""
 ALLOCATION_PARTS = ("slab_scan", "slab_fresh", "blocks")
 TIME_COUNTERS = tuple(f"ns_{part}" for part in TIMED_PARTS)
-PAUSE_COUNTERS = ("outbox", "parks", "wakes", "minor_faults")
+PAUSE_COUNTERS = ("outbox", "parks", "wakes", "minor_faults", "grow_pause_max_ns")
 COUNTERS = FLOW_COUNTERS + COPY_COUNTERS + STORE_COUNTERS + PAUSE_COUNTERS
 """The counters that a worker must give; it may give more, which are not looked at here."""
 
@@ -94,6 +94,7 @@ class Ledger:
     outbox: int = 0
     parks: int = 0
     wakes: int = 0
+    grow_pause_max_ns: int = 0
     nanoseconds: Mapping[str, int] | None = None
 
     @classmethod
@@ -114,7 +115,8 @@ class Ledger:
 
         Returns:
             The sums.  ``pinned_bytes_max`` is the sum of the workers' maxima: since they need not have been at one
-            moment, the true peak is at most that.
+            moment, the true peak is at most that.  ``grow_pause_max_ns`` is the longest of all workers: the time in one
+            call that had to get memory from the system, or to begin or finish the growth of a table.
 
         Raises:
             InternalError: a worker lacks a counter.
@@ -132,6 +134,7 @@ class Ledger:
             outbox=sums["outbox"],
             parks=sums["parks"],
             wakes=sums["wakes"],
+            grow_pause_max_ns=max((int(worker["grow_pause_max_ns"]) for worker in workers), default=0),
             nanoseconds={part: sums[f"ns_{part}"] for part in TIMED_PARTS} if has_times else None,
         )
 
@@ -161,6 +164,7 @@ class Ledger:
             "outbox": self.outbox,
             "parks": self.parks,
             "wakes": self.wakes,
+            "grow_pause_max_ns": self.grow_pause_max_ns,
             **({} if self.nanoseconds is None else {"nanoseconds": dict(self.nanoseconds)}),
         }
 

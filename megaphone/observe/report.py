@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from megaphone.dataflow.result import Result
     from megaphone.observe.histogram import Histogram
     from megaphone.observe.ledger import Ledger
+    from megaphone.observe.switch import SwitchLatency
     from megaphone.observe.timeline import Timeline
 
 FORMATS = ("human", "tsv", "json")
@@ -28,7 +29,8 @@ class Migration:
     """One migration, from its first control instruction to the completion of its last step.
 
     Times are ns since the start of the run; ``bytes_moved`` is the state that changed owner, ``bytes_copied`` the
-    part of it that was copied (0 by hand-over).
+    part of it that was copied (0 by hand-over).  ``lead_ns`` of the duration are before the first step takes effect,
+    which is ahead of the clock so that nobody waits for it; None where times are not the clock's.
     """
 
     time_ns: int
@@ -41,6 +43,7 @@ class Migration:
     duration_ns: int
     warming_ns: int
     minor_faults: int
+    lead_ns: int | None = None
     latency: LatencyAround | None = None
     """What `Timeline.around` gave; None in a closed loop."""
 
@@ -56,6 +59,7 @@ class Migration:
             "bytes_moved": self.bytes_moved,
             "bytes_copied": self.bytes_copied,
             "duration_ns": self.duration_ns,
+            "lead_ns": self.lead_ns,
             "warming_ns": self.warming_ns,
             "minor_faults": self.minor_faults,
             "latency_ns_max": during.max if during else None,
@@ -137,6 +141,8 @@ class Report:
     latency: Histogram | None = None
     timeline: Timeline | None = None
     migrations: Sequence[Migration] = ()
+    switches: Sequence[SwitchLatency] = ()
+    """Around the planned time of each migration, or, where nothing moves, when the built-in strategies would."""
     checksum_outputs: int | None = None
     checksum_state: int | None = None
     workload: Mapping[str, object] = field(default_factory=dict)
@@ -172,6 +178,7 @@ class Report:
             "latency_ns": LatencySummary.of(self.latency).to_dict() if self.latency else None,
             "timeline": self.timeline.rows() if self.timeline else [],
             "migrations": [migration.to_dict() for migration in self.migrations],
+            "switches": [switch.to_dict() for switch in self.switches],
             "ledger": self.ledger.to_dict(),
             "memory": asdict(self.memory),
             "checksum_outputs": format_checksum(self.checksum_outputs),

@@ -21,10 +21,13 @@ import numpy as np
 
 from megaphone._core import ffi, lib
 from megaphone.migration.pacing import Pacer
+from megaphone.observe.switch import SWITCHES_MAX, Switch
 from megaphone.observe.timeline import Timeline, warm_up_ns
 from megaphone.shm.counters import COUNTER_INDEX
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from megaphone.dataflow.schema import Schema
     from megaphone.dataflow.worker import Worker
     from megaphone.migration.operators.control import Control
@@ -101,13 +104,17 @@ class Warming(Protocol):
 
 @dataclass
 class MigrationNote:
-    """What one migration cost, as worker 0 saw it; times in ns since the start of the run."""
+    """What one migration cost, as worker 0 saw it; times in ns since the start of the run.
+
+    ``lead_ns`` is how long after it was sent its first step takes effect; None where times are not the clock's.
+    """
 
     time_ns: int
     strategy: str
     steps: int = 0
     bins: int = 0
     sent_ns: int = 0
+    lead_ns: int | None = None
     completed_ns: int = 0
     before: dict[str, int] = field(default_factory=dict)
     after: dict[str, int] = field(default_factory=dict)
@@ -129,6 +136,7 @@ class Measured:
     migrations: list[MigrationNote]
     steps_done: list[tuple[int, int, int]]
     control_times: list[int]
+    switches: list[tuple[int, Any]]
     extra: dict[str, Any] = field(default_factory=dict)
 
 
@@ -147,6 +155,7 @@ class Driver:
         gap_ns: rest between two steps.
         first_time: the input's time at the start; times on the plan's scale are relative to it.
         warm_at: without a duration, the position at which the warm-up ends.
+        switches_ns: times of the run, by the clock, around which latency is kept in narrow slices; see `switch_times`.
 
     Attributes:
         lift: added to logical times where the plan is on another scale: above all that a plan can name, so that the
@@ -171,6 +180,7 @@ class Driver:
         warmer: Warming | None = None,
         batch_records: int = BATCH_RECORDS,
         warm_at: int = 0,
+        switches_ns: Sequence[int] = (),
     ) -> None:
         self.worker, self.data, self.probe, self.source = worker, data, probe, source
         self.step_ns = None if rate is None else max(1, round(1e9 / rate))
@@ -187,6 +197,7 @@ class Driver:
         self.batch_records = min(batch_records, per_slab)
         self.closed_batch_records = min(CLOSED_BATCH_RECORDS, per_slab)
         self.timeline = Timeline()
+        self.switches = [Switch(time_ns) for time_ns in switches_ns]
         self.sent = 0
         self.out: deque[tuple[int, int, int]] = deque()  # (batch time, first due ns, records)
         self.notes: list[MigrationNote] = []
@@ -242,7 +253,7 @@ class Driver:
         self._keep_house(end, last=True)
         return Measured(
             self.sent, end, self.timeline.to_array(), self.timeline.window_ns, self._at_warm_up, self.notes,
-            self.steps_done, self.control_times,
+            self.steps_done, self.control_times, [(one.time_ns, one.to_array()) for one in self.switches],
         )  # fmt: skip
 
     def _may_close(self) -> bool:
@@ -318,6 +329,8 @@ class Driver:
             _, first, count = self.out.popleft()
             if self.step_ns is not None:
                 self.timeline.record_schedule(now, first, self.step_ns, count)
+                for switch in self.switches:
+                    switch.record_schedule(now, first, self.step_ns, count)
         return True
 
     def _pace(self, now: int) -> None:
@@ -349,7 +362,10 @@ class Driver:
             before = self._sums()
             # Pages are mapped ahead of a migration: its warming began when the one before it was over.
             before["warming_ns"] = self.notes[-1].after.get("warming_ns", 0) if self.notes else 0
-            self.notes.append(MigrationNote(record.time_ns, record.strategy, sent_ns=now, before=before))
+            by_clock = position is None and not self.lift
+            lead = control.time - self.first_time - now if by_clock else None
+            note = MigrationNote(record.time_ns, record.strategy, sent_ns=now, lead_ns=lead, before=before)
+            self.notes.append(note)
         self.notes[-1].steps += 1
         self.notes[-1].bins += record.bins
         self._step_sent = now
@@ -383,6 +399,17 @@ class Driver:
         while self._watch and (last or now >= self._watch[0][0]):
             _, note = self._watch.pop(0)
             note.after["minor_faults"] = self._sums()["minor_faults"]
+
+
+def switch_times(plan: Plan, duration_ns: int) -> list[int]:
+    """Return when the migrations of a plan by the clock are due, the first `SWITCHES_MAX` of them.
+
+    A plan in which nothing moves has the times at which the built-in strategies move, so that it can be compared.
+    """
+    times = plan.steps.times_ns[plan.initial_step_count :]
+    if not len(times):
+        return [duration_ns // 3, 2 * duration_ns // 3]
+    return [int(time_ns) for time_ns in np.unique(times)[:SWITCHES_MAX]]
 
 
 def start_together(worker: Worker) -> int:

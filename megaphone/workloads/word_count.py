@@ -22,10 +22,11 @@ from megaphone.migration.operators.adding import AddEmit
 from megaphone.observe.ledger import Ledger
 from megaphone.observe.machine import describe_machine
 from megaphone.observe.report import Memory, Migration, Report, Trace
+from megaphone.observe.switch import Switch
 from megaphone.observe.timeline import Timeline
 from megaphone.state.stores import DenseArray, HashTable
 from megaphone.version import __version__
-from megaphone.workloads.driver import BATCH_RECORDS, Driver, Measured, Warmer
+from megaphone.workloads.driver import BATCH_RECORDS, Driver, Measured, Warmer, switch_times
 from megaphone.workloads.native_count import NativeCount
 from megaphone.workloads.progress_line import ProgressLine
 from megaphone.workloads.sink import Sink
@@ -131,12 +132,14 @@ def drive(settings: WordCountSettings, worker: Worker, handles: Handles) -> Meas
     loaded = load(worker, words, count.state, settings) if settings.preload else 0
     words.advance_to(FIRST_TIME)
     worker.step_until(lambda: sink.frontier() >= FIRST_TIME)
-    plan = settings.plan(settings.duration_ns) if control is not None else None
+    planned = settings.plan(settings.duration_ns)
+    plan = planned if control is not None else None
     driver = Driver(
         worker, words, sink, KeySource(words, worker, settings, sent),
         rate=settings.rate_per_worker, duration_ns=settings.duration_ns, plan=plan, control=control,
         gap_ns=settings.gap_ns, first_time=FIRST_TIME, batch_records=BATCH_RECORDS,
         warmer=Warmer(worker, count.op, plan) if plan is not None and settings.transfer == "handover" else None,
+        switches_ns=switch_times(planned, settings.duration_ns),
     )  # fmt: skip
     measured = driver.run()
     measured.extra = {
@@ -227,6 +230,10 @@ def measured_report(command: str, settings: MigratingSettings, result: Result, d
     timeline = Timeline.from_array(parts[0].timeline, parts[0].window_ns)
     for part in parts[1:]:
         timeline.merge(Timeline.from_array(part.timeline, part.window_ns))
+    switches = [Switch(time_ns, words) for time_ns, words in parts[0].switches]
+    for part in parts[1:]:
+        for switch, (time_ns, words) in zip(switches, part.switches, strict=True):
+            switch.merge(Switch(time_ns, words))
     offered = settings.offered_per_worker
     open_loop = offered is not None
     step_ns = max(1, round(1e9 / offered)) if offered else 0
@@ -250,6 +257,7 @@ def measured_report(command: str, settings: MigratingSettings, result: Result, d
         latency=timeline.after_warm_up(duration_ns) if open_loop else None,
         timeline=timeline if open_loop else None,
         migrations=[report_migration(note, timeline if open_loop else None) for note in parts[0].migrations],
+        switches=[found for switch in switches if (found := switch.latency()) is not None],
         trace=Trace(
             control_times_ns=parts[0].control_times,
             loaded=[(index, part.extra["loaded"]) for index, part in enumerate(parts) if "loaded" in part.extra],
@@ -294,6 +302,7 @@ def report_migration(note: Any, timeline: Timeline | None) -> Migration:  # noqa
         bytes_moved=cost["bytes_moved"],
         bytes_copied=cost["copied_migrate"],
         duration_ns=duration,
+        lead_ns=note.lead_ns,
         warming_ns=cost["warming_ns"],
         minor_faults=cost["minor_faults"],
         latency=timeline.around(note.sent_ns, duration) if timeline is not None else None,

@@ -180,6 +180,18 @@ def test_a_record_that_a_hidden_operator_delays_shows_its_delay() -> None:
     assert everything.max >= slow_program.DELAY_NS
 
 
+@pytest.mark.parametrize("migration", ["none", "sudden"])
+def test_the_second_after_a_switch_has_all_that_was_due_in_it_whether_anything_moves_or_not(migration: str) -> None:
+    settings = WordCountSettings(
+        rate_per_worker=20_000, duration_s=1.6, domain=999, memory_bytes=64 << 20, migration=migration
+    )
+    first, last = run_synthetic(settings).switches
+    assert [first.time_ns, last.time_ns] == [1_600_000_000 // 3, 3_200_000_000 // 3]
+    assert first.latency.samples == 2 * 20_000
+    # The run ends before the second after the way back does.
+    assert 2 * 20_000 * 0.53 < last.latency.samples < 2 * 20_000 * 0.54
+
+
 # -- failing well ------------------------------------------------------------------------------------------------------
 
 

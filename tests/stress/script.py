@@ -17,8 +17,8 @@ import numpy as np
 
 from megaphone.migration.control import Instruction, Map, Move, Noop
 
-ROW_BYTES: Final = 64
-"""What a record takes in a batch, about; for sizing."""
+ROW_BYTES: Final = {False: 64, True: 136}
+"""What a record takes in a batch, about, without and with a payload; for sizing."""
 MIB: Final = 1 << 20
 
 
@@ -272,7 +272,7 @@ def script_of(seed: int, *, workers: int = 4) -> Script:
     keep = choice((0, 0, 4, 12, 24))
     # What waits for a frontier may take this much, all workers together: about an eighth of the memory, because a slab
     # serves again only when nothing of it waits any more.
-    budget = int(memory[:-1]) * MIB // 8 // (window + 2) // ROW_BYTES // (4 if "broadcast" in front else 1)
+    budget = int(memory[:-1]) * MIB // 8 // (window + 2) // ROW_BYTES[payload] // (4 if "broadcast" in front else 1)
     epochs = []
     total = choice((3_000, 30_000, 120_000)) // (4 if "broadcast" in front else 1)
     number = 0

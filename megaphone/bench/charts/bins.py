@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from typing import TYPE_CHECKING, Final
 
 from megaphone.bench.charts.data import groups_of, having, spread, values_of
@@ -19,7 +20,9 @@ from megaphone.bench.charts.sheet import (
     log,
     name_panel,
 )
-from megaphone.bench.charts.words import BACKENDS, conditions, power, rounds
+from megaphone.bench.charts.words import BACKENDS, conditions, power, rounds, short
+from megaphone.bench.experiments.bins import MANY_OVER_FEW
+from megaphone.bench.table import ratios
 
 if TYPE_CHECKING:
     from megaphone.bench.results import Result
@@ -31,6 +34,13 @@ QUANTILES: Final = {
 _NATIVE: Final = "native"
 
 
+def _ratios(result: Result) -> list[str]:
+    """Return how much higher p99 is with many bins, in the same round."""
+    parts = [f"{short(statistics.median(found))} for {BACKENDS.get(of['backend'], of['backend'])}"
+             for of, found in ratios(result, MANY_OVER_FEW) if found]  # fmt: skip
+    return [f"p99 at 2¹⁶ bins over that at 2⁸, median over rounds: {', '.join(parts)}."] if parts else []
+
+
 def draw(result: Result) -> dict[str, Sheet]:
     """Return the chart of a result of ``bins``."""
     groups = groups_of(result, "backend", "bins")
@@ -40,7 +50,8 @@ def draw(result: Result) -> dict[str, Sheet]:
     sheet = Sheet(
         result, "What bins cost while nothing moves: latency by their number",
         [f"{conditions(result.rows)}. {rounds(result.rows)}",
-         "Bins are what makes state movable: a line that stays flat, near the dotted one of its colour, is good."],
+         "Bins are what makes state movable: a line that stays flat, near the dotted one of its colour, is good.",
+         *_ratios(result)],
         keys, columns=max(len(backends), 1), sharex=True, sharey=True,
     )  # fmt: skip
     for panel, backend in zip(sheet.panels, backends, strict=False):

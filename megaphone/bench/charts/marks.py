@@ -24,9 +24,10 @@ _ABOUT_YARDSTICK: Final = (
 )
 _COLUMNS: Final = {
     "rate_m_s": "reached\nM records/s", "p50_ms": "p50\nms", "p99_ms": "p99\nms", "p999_ms": "p99.9\nms",
-    "max_ms": "highest\nms", "migration_ms": "moved in\nms", "moved_m_keys_s": "moved\nM keys/s",
-    "copies_per_record": "copies\nper record",
+    "max_ms": "highest\nms", "handover_ms": "hand-over\nms", "moved_m_keys_s": "moved\nM keys/s",
+    "copies_per_record": "copies\nper record", "grow_pause_ms": "growth\npause, ms", "empty_us": "empty\ntime, µs",
 }  # fmt: skip
+_EMPTY: Final = "empty time"
 _LOOK: Final = Look(BLUE)
 _ROW_INCHES: Final = 0.3
 
@@ -34,12 +35,13 @@ _ROW_INCHES: Final = 0.3
 def draw(result: Result) -> dict[str, Sheet]:
     """Return the chart of a result of ``marks``."""
     groups = groups_of(result, "mark")
-    free = [group for group in groups if not all(map(is_paced, group[1]))]
-    asked = [group for group in groups if group not in free]
+    free = [group for group in groups if group[0]["mark"] != _EMPTY and not all(map(is_paced, group[1]))]
+    asked = [group for group in groups if group not in free or spread(group[1], "grow_pause_ms")]
     lines = [len(free) + 2.0, 1.4 * len(asked) + 2.0]
     sheet = Sheet(
-        result, "What the project promises: closed loops, latency at given rates, and moves",
+        result, "What the project promises: closed loops, latency at given rates, moves, and empty times",
         [f"Rates are over all workers; vec counts in arrays, hashmap in hash tables. {rounds(result.rows)}",
+         "An empty time is one that passes through word count without a record, from advancing it to the probe.",
          _ABOUT_YARDSTICK],
         rows=2, panel_inches=(12.0, sum(lines) * _ROW_INCHES / 2), height_ratios=lines,
     )  # fmt: skip
@@ -76,7 +78,7 @@ def _draw_bars(panel: Axes, groups: Sequence[Group]) -> None:
 
 def _draw_table(panel: Axes, groups: Sequence[Group]) -> None:
     """Write a table of medians, the spread of rounds below each, in a panel whose ticks name the rows."""
-    name_panel(panel, "at an offered rate: the median of all rounds; in grey from the least to the most")
+    name_panel(panel, "offered rates, moves, growth, empty times: the median of all rounds; in grey, least to most")
     panel.grid(visible=False)
     panel.spines[:].set_visible(False)
     panel.set_xlim(0, 1)
@@ -108,7 +110,9 @@ def _name(of: Mapping[str, Any]) -> str:
 
     >>> _name({"mark": "closed loop", "backend": "vec", "keys": 10_000_000, "workers": 2})
     'closed loop: vec, 10 M keys, 2 workers'
+    >>> _name({"mark": "empty time", "workers": 1})
+    'empty time: 1 worker'
     """
     parts = [str(of[name]) for name in ("backend",) if name in of]
-    parts += [f"{count(of[name])} {name}" for name in ("keys", "workers") if name in of]
+    parts += [f"{count(of[name])} {name if of[name] != 1 else name[:-1]}" for name in ("keys", "workers") if name in of]
     return f"{of['mark']}: {', '.join(parts)}" if parts else str(of["mark"])

@@ -6,8 +6,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from megaphone.bench.charts.data import groups_of, having, spread, values_of
-from megaphone.bench.charts.sheet import BLUE, GREY, ORANGE, Key, Look, Sheet, gid, log, name_panel
+from megaphone.bench.charts.sheet import BLACK, BLUE, GREY, ORANGE, Key, Look, Sheet, gid, log, name_panel
 from megaphone.bench.charts.words import rounds, short
+from megaphone.bench.experiments.nexmark import ORIGINAL_FLEX_HALF_P99_MS, ORIGINAL_FLEX_M_S
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +22,8 @@ STYLES: Final = {"plain": ("plain: state stays where it is", Look(BLUE, "o")),
                  "flex": ("flex: state in bins that can move", Look(ORANGE, "s"))}  # fmt: skip
 _WINDOWS: Final = {"12h": "windows as the queries have them (hours): none closes in a run",
                    "closing": "short windows, which close in the run"}  # fmt: skip
+_ORIGINAL: Final = {"highest_m_s": ORIGINAL_FLEX_M_S, "half_p99_ms": ORIGINAL_FLEX_HALF_P99_MS}
+_ORIGINAL_LOOK: Final = Look(BLACK, width=2.0)
 _BAR: Final = 0.38
 
 
@@ -32,7 +35,8 @@ def draw(result: Result) -> dict[str, Sheet]:
     sheet = Sheet(
         result, "NEXMark: the highest rate of each query, and its latency at half of that rate",
         [f"2 workers. The highest rate is that at which p99 stays below 100 ms. {rounds(result.rows)}"],
-        [Key(label, look, is_area=True) for label, look in STYLES.values()],
+        [*(Key(label, look, is_area=True) for label, look in STYLES.values()),
+         Key("the original's flex (Rust, 2 threads, the development machine)", _ORIGINAL_LOOK)],
         rows=2, columns=max(len(windows), 1), panel_inches=(6.5, 2.9), sharex="col", sharey="row",
         width_ratios=sizes or [1],
     )  # fmt: skip
@@ -54,9 +58,18 @@ def draw(result: Result) -> dict[str, Sheet]:
 
 def _draw(panel: Axes, groups: Sequence[Group], figure: str) -> None:
     """Draw bars, or marks on a logarithmic axis, on which a bar's length means nothing."""
+    from matplotlib.patheffects import withStroke
+
+    halo = [withStroke(linewidth=2, foreground="white")]
     queries, styles = values_of(groups, "query"), values_of(groups, "style")
     panel.set_xticks(range(len(queries)), queries)
     panel.grid(visible=False, axis="x")
+    for position, query in enumerate(queries):
+        # Measured with windows of hours only.
+        original = _ORIGINAL[figure].get(query) if groups[0][0]["windows"] == "12h" else None
+        if original is not None:
+            panel.hlines(original, position - 0.01, position + _BAR + 0.05, color=_ORIGINAL_LOOK.colour,
+                         linewidth=_ORIGINAL_LOOK.width, zorder=2.5, gid=gid("original", query, figure))  # fmt: skip
     for number, style in enumerate(styles):
         _, look = STYLES.get(style, (style, Look(GREY)))
         for position, query in enumerate(queries):
@@ -74,4 +87,4 @@ def _draw(panel: Axes, groups: Sequence[Group], figure: str) -> None:
             if found.least < found.most:
                 panel.vlines(x, found.least, found.most, color="black", linewidth=1.0)
             panel.annotate(short(found.middle), (x, found.most), xytext=(0, 4), textcoords="offset points",
-                           ha="center", size=7)  # fmt: skip
+                           ha="center", size=7, path_effects=halo)  # fmt: skip

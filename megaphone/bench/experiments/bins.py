@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from megaphone.bench.experiment import Experiment, Point, Size
+from megaphone.bench.experiment import Experiment, Pair, Point, Size
 from megaphone.bench.experiments.reports import LATENCY, RATE, rate_and_latency, word_count
 
 if TYPE_CHECKING:
@@ -14,6 +14,7 @@ _SHIFTS: Final[dict[Size, Sequence[int]]] = {"smoke": (4, 12), "full": (4, 6, 8,
 _SECONDS: Final[dict[Size, float]] = {"smoke": 1.0, "full": 5.0}
 _DOMAIN: Final[dict[Size, int]] = {"smoke": 100_000, "full": 10_000_000}
 _RATE: Final[dict[Size, int]] = {"smoke": 200_000, "full": 4_000_000}
+MANY_OVER_FEW: Final = Pair("p99_ms", {"bins": "2^16"}, {"bins": "2^8"})
 
 
 def _points(size: Size) -> list[Point]:
@@ -37,4 +38,5 @@ BINS: Final = Experiment(
     figures=rate_and_latency,
     columns=(RATE, *LATENCY),
     beside={"p50_ms": "futex_wake_us_p50"},
+    pairs=(MANY_OVER_FEW,),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from megaphone.bench.experiment import START_SECONDS, Column, Point, Value
 
@@ -19,8 +19,12 @@ LATENCY: Final = (
     Column("max_ms", "max ms", 3),
 )  # fmt: skip
 TIMELINE_COLUMNS: Final = ("start_s", "p25_ms", "p50_ms", "p75_ms", "p95_ms", "p99_ms", "p999_ms", "max_ms")
+SLICE_COLUMNS: Final = ("start_ms", "p50_ms", "p99_ms", "max_ms")
 KEY_BYTES: Final = {"vec": 8, "vecnative": 8, "hashmap": 40, "hashmapnative": 40}
 """About what a key takes, the growth of a table included; only to tell which points fit into memory."""
+
+FILLED_PER_S: Final = {"vec": 2e8, "hashmap": 2e7}
+"""Keys/s that two workers put into the state before the clock starts; for the time left."""
 
 
 def word_count(
@@ -36,12 +40,13 @@ def word_count(
         domain: keys.
         rate: records/s over all workers; None: a closed loop.
     """
+    filling = domain / FILLED_PER_S[backend.removesuffix("native")]
     offered = ("--rate", "max") if rate is None else ("--total-rate", str(rate))
     return Point(
         parameters, "megaphone",
         ("word-count", "--backend", backend, *(("--hash", "mix") if backend.startswith("hashmap") else ()), "--domain",
          str(domain), *offered, "--duration", f"{seconds:g}", *flags),
-        seconds + START_SECONDS + domain / 2e7, domain * KEY_BYTES[backend], paced=rate is not None,
+        seconds + START_SECONDS + filling, domain * KEY_BYTES[backend], paced=rate is not None,
     )  # fmt: skip
 
 
@@ -64,16 +69,56 @@ def last_migration(report: Report) -> dict[str, float | None]:
     """Return what the last migration of a run moved and took; the original's reports tell the second of two as well."""
     if not report["migrations"]:
         return {}
-    last = report["migrations"][-1]
+    return migration(report["migrations"][-1])
+
+
+def first_migration(report: Report) -> dict[str, float | None]:
+    """Return what the first migration of a run moved and took."""
+    return migration(report["migrations"][0]) if report["migrations"] else {}
+
+
+def migration(moved: Mapping[str, Any]) -> dict[str, float | None]:
+    """Return what one migration of a report moved and took.
+
+    It took from sending the first step to the probe's passing the last; the hand-over itself is the part of a single
+    step after it takes effect.
+    """
+    single = moved["steps"] == 1 and moved["lead_ns"] is not None
     return {
-        "migration_ms": last["duration_ns"] / NS_PER_MS,
-        "warming_ms": last["warming_ns"] / NS_PER_MS,
-        "migration_max_ms": None if last["latency_ns_max"] is None else last["latency_ns_max"] / NS_PER_MS,
-        "moved_m_keys": last["keys"] / 1e6,
-        "moved_mb": last["bytes_moved"] / 1e6,
-        "copied_mb": last["bytes_copied"] / 1e6,
-        "copied_gb_s": last["bytes_copied"] / last["duration_ns"] if last["bytes_copied"] else None,
+        "handover_ms": (moved["duration_ns"] - moved["lead_ns"]) / NS_PER_MS if single else None,
+        "migration_ms": moved["duration_ns"] / NS_PER_MS,
+        "warming_ms": moved["warming_ns"] / NS_PER_MS,
+        "migration_max_ms": None if moved["latency_ns_max"] is None else moved["latency_ns_max"] / NS_PER_MS,
+        "moved_m_keys": moved["keys"] / 1e6,
+        "moved_mb": moved["bytes_moved"] / 1e6,
+        "copied_mb": moved["bytes_copied"] / 1e6,
+        "copied_gb_s": moved["bytes_copied"] / moved["duration_ns"] if moved["bytes_copied"] else None,
     }
+
+
+def first_switch(report: Report) -> dict[str, float | None]:
+    """Return the latency of exactly the second after the first switch, and that of its worst 10 ms.
+
+    The first migration is the one that brings bins to a worker that has never mapped their pages; the way back finds
+    them mapped.  A run without migrations tells of the time at which it would have begun.
+    """
+    if not report["switches"]:
+        return {"second_p99_ms": None, "second_max_ms": None, "worst_10ms_p99_ms": None}
+    first = report["switches"][0]
+    return {
+        "second_p99_ms": first["latency_ns"]["p99"] / NS_PER_MS,
+        "second_max_ms": first["latency_ns"]["max"] / NS_PER_MS,
+        "worst_10ms_p99_ms": first["worst_slice_ns"]["p99"] / NS_PER_MS,
+    }
+
+
+def switch_slices(report: Report) -> list[list[float]]:
+    """Return latency around the first switch, by slice: its start in ms since the switch, then `SLICE_COLUMNS`."""
+    return [
+        [round((start - switch["time_ns"]) / NS_PER_MS, 3), *(round(value / NS_PER_MS, 4) for value in told)]
+        for switch in report["switches"][:1]
+        for start, *told in switch["slices"]
+    ]
 
 
 def timeline(report: Report) -> dict[str, list[list[float]]]:

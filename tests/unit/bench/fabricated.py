@@ -12,6 +12,7 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 from megaphone.bench.catalog import EXPERIMENTS
+from megaphone.bench.experiments.nexmark import ORIGINAL_FLEX_HALF_P99_MS, ORIGINAL_FLEX_M_S
 from megaphone.bench.plot import DRAWINGS
 from megaphone.bench.results import FORMAT, Result
 
@@ -40,14 +41,20 @@ def result(name: str, size: Size = "full", repeat: int | None = None) -> Result:
     """Return a whole result of an experiment."""
     experiment = EXPERIMENTS[name]
     rounds = experiment.repeat[size] if repeat is None else repeat
+    asked = "" if repeat is None else f" --repeat {repeat}"
     head = {
         "format": FORMAT, "experiment": name, "size": size, "seed": 0, "version": "0.1.0", "commit": "0123456789ab",
-        "command": f"megaphone bench run {name} --size {size} --repeat {rounds} --seed 0", "tree": "0" * 16,
+        "command": f"megaphone bench run {name} --size {size}{asked} --seed 0", "tree": "0" * 16,
         "machine": {"cpu": "A Processor With 2 Cores", "cores": 2, "cores_usable": 2, "memory_bytes": 25 * 10**9,
                     "kernel": "Linux 6.1", "python": "CPython 3.11.7"},
         "packages": {},
     }  # fmt: skip
-    rows = [_row(experiment, point, turn) for turn in range(rounds) for point in experiment.points(size)]
+    rows = [
+        _row(experiment, point, turn)
+        for turn in range(rounds)
+        for point in experiment.points(size)
+        if turn < experiment.rounds(point, size, repeat)
+    ]
     return Result(head, rows)
 
 
@@ -81,8 +88,12 @@ def _of(
         number = int(of["query"][1:])
         highest = (9.0 - 0.8 * number) * (0.8 if of["style"] == "flex" else 1.0) * noise
         low = 0.4 * (1 + number / 4) * noise
+        compared = of["style"] == "flex" and of["windows"] == "12h"
         return {"closed_m_s": highest * 1.2, "highest_m_s": highest, "half_p50_ms": low, "half_p99_ms": 5 * low,
-                "half_max_ms": 20 * low}, {}  # fmt: skip
+                "half_max_ms": 20 * low,
+                "rate_over_original": highest / ORIGINAL_FLEX_M_S[of["query"]] if compared else None,
+                "p99_over_original": 5 * low / ORIGINAL_FLEX_HALF_P99_MS[of["query"]] if compared else None,
+                }, {}  # fmt: skip
     if name == "ledger":
         copies = 0.0 if of["way"] == "keep" else 1.0
         return {"rate_m_s": 200 * noise / of["columns"], "cpu_ns_per_record": 8 * noise, "copies_per_record": copies,
@@ -99,13 +110,17 @@ def _of(
                 "one_way_us_p99": 60 * noise / by, "installed": "yes"}, {}  # fmt: skip
     if name == "restart":
         return {"without_output_ms": noise * (0.5 if of["how"] == "migrate" else 300 + of["keys"] / 1e4)}, {}
+    if of.get("mark") == "empty time":
+        return {"empty_us": noise * (9.0 if of["workers"] == 1 else 45.0), "empty_p99_us": 80 * noise}, {}
     base = 0.1 * noise * (1 + (rate_m or 0) / 20)
     if "bins" in of and of["bins"] != "native":
         base *= 1 + 2.0 ** (int(of["bins"][2:]) - 13)
     rate = 60.0 * noise if rate_m is None else min(rate_m, 40.0)
     figures: dict[str, float | str | None] = {}
     figures |= _latency(base if rate_m is None or rate_m < 40 else 800 * base)
-    figures |= {"rate_m_s": rate, "copies_per_record": 1.0, "pss_mb": 900.0, "committed_mb": 850.0}
+    figures |= {"rate_m_s": rate, "copies_per_record": 1.0, "pss_mb": 900.0, "committed_mb": 850.0,
+                "fresh_after_warmup": 0, "grow_pause_ms": 0.3 * noise if "inserting" in of.get("mark", "") else None,
+                }  # fmt: skip
     if rate_m is None:
         figures |= dict.fromkeys(("p50_ms", "p99_ms", "p999_ms", "max_ms"))
     strategy = of.get("strategy", "sudden" if of.get("mark") in ("hand-over", "copy") else "none")
@@ -116,6 +131,7 @@ def _of(
         highest, took = (value * noise for value in MOVES[transfer, strategy])
         if "varies" in of:
             highest, took = _scaled(of, highest, took)
+        figures["handover_ms"] = 0.05 * noise if strategy == "sudden" else None
         figures |= {"migration_ms": took, "migration_max_ms": highest, "warming_ms": 4.0, "moved_m_keys": 2.5,
                     "moved_mb": 20.0, "copied_mb": 20.0 if transfer == "copy" else 0.0,
                     "moved_m_keys_s": 2.5 / took * 1e3}  # fmt: skip
@@ -127,6 +143,13 @@ def _of(
     if name in ("timeline", "headline"):
         series = {"timeline": [] if rate_m is None else _timeline(length, moves, base, highest, rng),
                   "migrations": moves}  # fmt: skip
+    if name == "headline":
+        slices = [] if rate_m is None else _slices(base, bool(moves), rng)
+        series["slices"] = slices
+        second = [row[2] for row in slices if row[0] >= 0]
+        figures |= {"second_p99_ms": sum(second) / len(second) if second else None,
+                    "second_max_ms": max((row[3] for row in slices), default=None),
+                    "worst_10ms_p99_ms": max(second, default=None)}  # fmt: skip
     return figures, series
 
 
@@ -154,6 +177,15 @@ def _timeline(
         if any(begin < start + WINDOW_SECONDS and end >= start for begin, end in moves):
             row[5:] = [max(value, highest * by) for value, by in zip(row[5:], (0.6, 0.9, 1.0), strict=True)]
         rows.append(row)
+    return rows
+
+
+def _slices(base: float, moving: bool, rng: random.Random) -> list[list[float]]:
+    """Return latency in slices of 10 ms around a switch, a little higher in the first 50 ms after one that moves."""
+    rows = []
+    for number in range(-25, 100):
+        scale = base * math.exp(rng.gauss(0, 0.25)) * (1.6 if moving and 0 <= number < 5 else 1.0)
+        rows.append([10.0 * number, *(scale * by for by in (1.0, 5.0, 14.0))])
     return rows
 
 

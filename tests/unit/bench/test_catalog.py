@@ -31,8 +31,8 @@ class Anything(dict[str, Any]):
 
 
 def migration() -> Mapping[str, Any]:
-    names = ("time_ns", "duration_ns", "warming_ns", "latency_ns_max", "keys", "bytes_moved", "bytes_copied")
-    return dict.fromkeys(names, 10**9)
+    names = ("time_ns", "duration_ns", "warming_ns", "latency_ns_max", "keys", "bytes_moved", "bytes_copied", "lead_ns")
+    return {**dict.fromkeys(names, 10**9), "steps": 1}
 
 
 REPORT: dict[str, Any] = {
@@ -40,7 +40,10 @@ REPORT: dict[str, Any] = {
     "ledger": Anything(),
     "memory": {"samples": [[0, 1, 1, 1, 1], [2 * 10**9, None, 1, 1, 1]], "pss_bytes_max": 1, "committed_bytes": 1},
     "migrations": [migration(), migration()],
+    "switches": [{"time_ns": 1, "latency_ns": Anything(), "worst_slice_ns": Anything(), "slices": [[1, 2, 3, 4]]}],
     "timeline": [[0, 1, 2, 3, 4, 5, 6, 7]],
+    "query": "q3-flex",
+    "windows": "12h",
     "figures": Anything(),
 }
 
@@ -77,6 +80,58 @@ def test_every_column_is_a_figure(experiment: Experiment) -> None:
     assert {*experiment.beside} <= {*figures}
 
 
+@pytest.mark.parametrize("experiment", [one for one in ALL if one.pairs], ids=lambda one: one.name)
+def test_every_pair_is_of_a_figure_that_two_points_of_one_round_have(experiment: Experiment) -> None:
+    figures = experiment.figures(Anything(REPORT))
+    points = [dict(point.parameters) for point in experiment.points("full")]
+    for pair in experiment.pairs:
+        assert pair.figure in figures
+        above = [of for of in points if pair.over.items() <= of.items()]
+        assert above
+        assert all({**of, **pair.under} in points and {*pair.over} == {*pair.under} for of in above)
+
+
+def test_a_point_is_run_as_often_as_it_says_unless_somebody_wants_something_else() -> None:
+    headline = EXPERIMENTS["headline"]
+    rounds = {str(point.parameters["strategy"]): headline.rounds(point, "full") for point in headline.points("full")}
+    assert rounds == {"none": 15, "sudden": 15, "closed loop": 3}
+    assert {headline.rounds(point, "smoke") for point in headline.points("smoke")} == {1}
+    assert {headline.rounds(point, "full", 2) for point in headline.points("full")} == {2}
+
+
+def test_growth_that_nobody_counted_is_no_figure() -> None:
+    marks = EXPERIMENTS["marks"]
+    assert marks.figures(Anything(REPORT))["grow_pause_ms"] is None
+    counted = {**REPORT, "ledger": Anything({"grow_pause_max_ns": 250_000})}
+    assert marks.figures(Anything(counted))["grow_pause_ms"] == 0.25
+
+
+def test_a_billion_keys_are_told_by_the_way_there_whose_pages_nobody_had_mapped() -> None:
+    def switch(ms: int) -> dict[str, Any]:
+        return {"time_ns": 7, "latency_ns": {"p99": ms * 10**6, "max": 1}, "worst_slice_ns": {"p99": ms * 2 * 10**6},
+                "slices": [[7, 1, ms * 10**6, 3]]}  # fmt: skip
+
+    moves = [{**migration(), "duration_ns": 1_050_000, "lead_ns": 1_000_000}, {**migration(), "lead_ns": 0}]
+    report = Anything({**REPORT, "switches": [switch(3), switch(50)], "migrations": moves})
+    headline = EXPERIMENTS["headline"]
+    figures = headline.figures(report)
+    assert (figures["second_p99_ms"], figures["worst_10ms_p99_ms"], figures["handover_ms"]) == (3.0, 6.0, 0.05)
+    assert headline.series(report)["slices"] == [[0.0, 0.0, 3.0, 0.0]]
+    still = headline.figures(Anything({**report, "migrations": []}))
+    assert (still["second_p99_ms"], still.get("handover_ms")) == (3.0, None)
+    assert headline.figures(Anything({**report, "switches": []}))["second_p99_ms"] is None
+
+
+def test_flex_is_told_over_the_originals_where_it_has_one() -> None:
+    nexmark = EXPERIMENTS["nexmark"]
+    told = {"query": "q5-flex", "windows": "12h", "highest_m_s": 8.4, "half_p99_ms": 11.0}
+    figures = nexmark.figures(Anything(told))
+    assert figures["rate_over_original"] == pytest.approx(10)
+    assert figures["p99_over_original"] == 0.5
+    for other in ({"query": "q5"}, {"windows": "closing"}):
+        assert nexmark.figures(Anything({**told, **other}))["rate_over_original"] is None
+
+
 @pytest.mark.parametrize("experiment", ALL, ids=lambda one: one.name)
 def test_what_stands_beside_is_measured_each_minute(experiment: Experiment) -> None:
     assert {*experiment.beside.values()} <= {*QUICK}
@@ -97,3 +152,4 @@ def test_the_commands_are_in_the_program() -> None:
     assert parsed("bench", "run", "bins", "--size", "smoke").command == "bench run"
     assert parsed("bench", "list").command == "bench list"
     assert parsed("bench", "compare", "a", "b").command == "bench compare"
+    assert parsed("bench", "targets", "a", "--markdown").markdown == "targets"

@@ -35,7 +35,7 @@ LABELS = {
     "timeline-nexmark": ["time since the start of the run, s", "latency, ms (log)"],
     "throughput": ["offered rate, M records/s over all workers (log)", "highest latency of a record, ms (log)", "0.25"],
     "memory": ["time since the start of the run, s", "memory, MB"],
-    "headline": ["time since the start of the run, s", "latency, ms (log)"],
+    "headline": ["time since the start of the run, s", "latency, ms (log)", "time since the switch, ms", "ratio"],
     "ledger": ["M records/s", "ns per record", "per record", "per 1,000 batches", "per M records"],
     "rivals-count": ["M records/s", "this engine"],
     "rivals-transport": ["GB/s", "µs", "this engine"],
@@ -61,6 +61,8 @@ def series_of(name: str, row: dict[str, Any]) -> list[str]:
     if name == "machine":
         return [gid(figure) for figure in row["figures"]]
     if name == "marks":
+        if of["mark"] == "empty time":
+            return [gid(*of.values(), "empty_us")]
         return [gid(*of.values(), "p99_ms") if is_paced(row) else gid("rate", *of.values())]
     if name == "ledger":
         parts = ("scatter_ns_per_record", "allocation_ns_per_record", "rest", "system_ns_per_record")
@@ -83,7 +85,11 @@ def series_of(name: str, row: dict[str, Any]) -> list[str]:
         return [gid(of["windows"], of["query"], of["style"], figure) for figure in ("highest_m_s", "half_p99_ms")]
     if of["strategy"] == "closed loop":
         return []
-    return [gid(*of.values(), figure) for figure in WINDOWED]
+    around = []
+    if name == "headline":
+        around = [gid(of["keys_m"], "switch", of["strategy"], figure) for figure in ("p50_ms", "p99_ms")]
+        around += [gid(of["keys_m"], figure) for figure in ("second_p99_ms", "worst_10ms_p99_ms")]
+    return [*(gid(*of.values(), figure) for figure in WINDOWED), *around]
 
 
 def lines_of(sheets: dict[str, Sheet]) -> dict[str, Any]:
@@ -182,6 +188,35 @@ def test_of_several_rounds_the_one_with_the_median_of_the_highest_latency_is_dra
     middle = sorted(rows, key=lambda row: row["figures"]["max_ms"])[1]
     line = lines_of(DRAWINGS["headline"](result))[series_of("headline", middle)[2]]
     assert list(line.get_ydata())[::2] == [window[7] for window in middle["series"]["timeline"]]
+
+
+def test_the_switch_is_drawn_of_the_round_with_the_median_ratio_and_every_pair_is_a_dot() -> None:
+    result = fabricated.result("headline", "full", 3)
+    second = {"none": [1.0, 2.0, 4.0], "sudden": [3.0, 2.2, 4.0]}  # ratios 3, 1.1 and 1
+    for row in result.rows:
+        of = row["point"]["strategy"]
+        if of in second:
+            row["figures"]["second_p99_ms"] = second[of][row["repeat"]]
+    lines = lines_of(DRAWINGS["headline"](result))
+    assert list(lines["1000-second_p99_ms"].get_ydata()) == pytest.approx([3.0, 1.1, 1.0])
+    assert len(lines["1000-worst_10ms_p99_ms"].get_ydata()) == 3
+    for of in second:
+        (row,) = [row for row in result.rows if row["point"]["strategy"] == of and row["repeat"] == 1]
+        line = lines[f"1000-switch-{of}-p99_ms"]
+        drawn = list(zip(line.get_xdata(), line.get_ydata(), strict=True))
+        assert drawn == [(one[0], one[2]) for one in row["series"]["slices"]]
+
+
+def test_growth_is_told_of_a_closed_loop_too() -> None:
+    sheet = DRAWINGS["marks"](fabricated.result("marks", "full", 1))["marks"]
+    names = [str(text.get_gid()) for text in sheet.panels[1].texts]
+    assert any(name.startswith("inserting-closed-loop") and name.endswith("grow_pause_ms") for name in names)
+
+
+def test_the_originals_rate_stands_where_it_was_measured() -> None:
+    content = DRAWINGS["nexmark"](fabricated.result("nexmark", "full", 1))["nexmark"].content("svg").decode()
+    assert content.count('id="original-q5-highest_m_s"') == 1
+    assert content.count('id="original-q8-half_p99_ms"') == 1
 
 
 def test_migrations_are_marked_where_they_begin_and_end() -> None:

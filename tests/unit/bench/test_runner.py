@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from megaphone.bench import command, results, runner, table
 from megaphone.bench.catalog import EXPERIMENTS
-from megaphone.bench.experiment import Column, Experiment, Point
+from megaphone.bench.experiment import Column, Experiment, Pair, Point
 from megaphone.errors import MegaphoneError, UsageError
 
 PROGRAM = """
@@ -77,6 +78,18 @@ def test_rounds_go_in_turns_each_with_a_seed_of_its_own(log: Path, tmp_path: Pat
     ]
 
 
+def test_a_point_with_rounds_of_its_own_takes_part_in_the_first_of_them(
+    log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow, fast = FAKE.points("smoke")
+    fake = replace(FAKE, points=lambda _: [slow, replace(fast, repeat=1)], repeat={"smoke": 3, "full": 1})
+    monkeypatch.setattr(command, "chosen", lambda _: [fake])
+    command.run(["fake"], "smoke", None, 5, tmp_path, talk=print, say=lambda _: None)
+    assert log.read_text().split() == ["yardstick:5", "10:5", "20:5", "10:6", "10:7"]
+    # What made it is what makes it again.
+    assert results.read(tmp_path / "fake.json").head["command"] == "megaphone bench run fake --size smoke --seed 5"
+
+
 def test_a_row_tells_all_about_its_run(log: Path, tmp_path: Path) -> None:
     run(tmp_path)
     assert log.exists()
@@ -112,6 +125,40 @@ def test_a_run_that_fails_is_told_and_tried_again(log: Path, tmp_path: Path, mon
     log.unlink()
     run(tmp_path, repeat=1, seed=0)
     assert log.read_text().split() == ["yardstick:0", "10:0"]
+
+
+PAIRED = replace(FAKE, pairs=(Pair("rate_m_s", {"speed": 2}, {"speed": 1}),))
+
+
+def pairs_of(slow: list[float | None], fast: list[float | None], first: int = 0) -> results.Result:
+    both = [result_of([]) for _ in range(2)]
+    for result, speed, rates in zip(both, (1, 2), (slow, fast), strict=True):
+        result.rows += [
+            {**result_of([0.0]).rows[0], "point": {"speed": speed}, "repeat": turn, "figures": {"rate_m_s": rate}}
+            for turn, rate in enumerate(rates, first)
+        ]
+    return results.Result(both[0].head, both[0].rows + both[1].rows)
+
+
+def test_a_pair_is_a_ratio_in_each_round_and_not_of_medians() -> None:
+    result = pairs_of([10.0, 100.0, 1.0, None, 5.0, 0.0], [20.0, 150.0, 3.0, 7.0, None, 1.0])
+    assert table.ratios(result, PAIRED.pairs[0]) == [({"speed": 2}, [2.0, 1.5, 3.0])]
+    assert [line.split() for line in table.lines_of(PAIRED, result)[-2:]] == [
+        ["ratio", "in", "one", "round", "median", "least", "most", "pairs"],
+        ["2/1", "rate_m_s", "2.000", "1.500", "3.000", "3"],
+    ]
+
+
+def test_a_run_without_its_other_half_is_no_pair() -> None:
+    assert table.ratios(pairs_of([], [20.0]), PAIRED.pairs[0]) == [({"speed": 2}, [])]
+    assert table.ratios(pairs_of([20.0], []), PAIRED.pairs[0]) == []
+
+
+def test_pairs_are_compared_as_all_else_is() -> None:
+    a, b = pairs_of([1.0] * 4, [2.0, 2.1, 2.2, 2.3]), pairs_of([1.0] * 4, [4.0, 4.1, 4.2, 4.3])
+    found = {figure: ratio.proven for _, figure, ratio in table.compared(PAIRED, a, b)}
+    assert found["2/1 rate_m_s"]
+    assert table.lines_compared(PAIRED, a, b)[-1].split()[-1] == "better"
 
 
 @pytest.mark.parametrize(
@@ -160,9 +207,21 @@ def test_a_point_that_does_not_fit_into_memory_is_left_out_and_told(
     big = Point({"speed": 99}, "fake_point", ("--speed", "99"), memory_bytes=1 << 60)
     monkeypatch.setattr(runner, "memory_info", lambda: {"MemAvailable": 1 << 40})
     monkeypatch.setattr(command, "chosen", lambda _: [Experiment(**{**vars(FAKE), "points": lambda _: [big]})])
-    _, told = run(tmp_path)
+    said, told = run(tmp_path)
     assert told == ["megaphone: fake speed=99: left out, it needs 1152921504.6 GB"]
     assert not log.exists()
+    why = "needs 1152921504.6 GB, of which 879.6 GB could be had"
+    assert said[-2] == f"left out: speed=99: {why}"
+    assert results.read(tmp_path / "fake.json").head["left_out"] == {"speed=99": why}
+    # On the day on which it fits, it is run, and is not said to be left out.
+    monkeypatch.setattr(runner, "memory_info", lambda: {"MemAvailable": 1 << 61})
+    said, _ = run(tmp_path, repeat=1)
+    assert log.read_text().split() == ["yardstick:5", "99:5"]
+    assert not any("left out" in line for line in said)
+    monkeypatch.setattr(runner, "memory_info", lambda: {"MemAvailable": 1 << 40})
+    said, _ = run(tmp_path, repeat=1)
+    assert not any("left out" in line for line in said)
+    assert results.read(tmp_path / "fake.json").head["left_out"] == {}
 
 
 def result_of(rates: list[float], yardstick: float = 100.0) -> results.Result:

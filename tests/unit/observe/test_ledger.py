@@ -20,6 +20,7 @@ def test_counters_add_up_over_the_workers() -> None:
     ]
     ledger = Ledger.of(workers)
     expected = {name: 101 * index for index, name in enumerate(COUNTERS)}
+    expected["grow_pause_max_ns"] = 100 * COUNTERS.index("grow_pause_max_ns")  # the longest, and no sum
     assert ledger.bytes_copied == {str(cause): expected[f"copied_{cause}"] for cause in CopyCause}
     for name in set(COUNTERS) - {f"copied_{cause}" for cause in CopyCause} - {"pinned_bytes"}:
         assert getattr(ledger, name) == expected[name]
@@ -94,5 +95,6 @@ def test_the_report_has_the_names_of_the_schema_in_their_order() -> None:
         "outbox",
         "parks",
         "wakes",
+        "grow_pause_max_ns",
     ]
     assert shown["copies_per_record"] == 0.333333

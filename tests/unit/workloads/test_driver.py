@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,12 @@ import pytest
 from megaphone._core import lib
 from megaphone.dataflow.graph import Graph
 from megaphone.migration import plan
+from megaphone.migration.plan import load_plan, round_trip
+from megaphone.observe.switch import Switch
 from megaphone.state.stores import HashTable
 from megaphone.testing import Simulation
 from megaphone.workloads import driver
-from megaphone.workloads.driver import Driver, Measured
+from megaphone.workloads.driver import Driver, Measured, switch_times
 
 STEP_NS = 70_000
 RATE = 20_000.0
@@ -152,12 +155,36 @@ def test_latency_runs_from_the_time_at_which_a_record_was_due_and_not_from_when_
     assert {distance for _, _, distance, _ in samples} == {step_ns}
 
 
+def test_what_is_due_around_a_switch_is_what_the_timeline_has_of_that_time(world: World) -> None:
+    at = DURATION_NS // 3
+    measured, samples = drive(world, switches_ns=[at])
+    expected = Switch(at)
+    for sample in samples:
+        expected.record_schedule(*sample)
+    ((time_ns, words),) = measured.switches
+    assert time_ns == at
+    assert expected.latency() == Switch(at, words).latency() is not None
+
+
+def test_the_second_after_a_switch_is_that_of_the_plan_and_the_same_where_nothing_moves(tmp_path: Path) -> None:
+    initial, target = [0, 1, 0, 1], [1, 1, 0, 0]
+    plans = {name: round_trip(name, initial, target, 6_000) for name in ("none", "sudden", "fluid")}
+    assert {name: switch_times(plan, 6_000) for name, plan in plans.items()} == dict.fromkeys(plans, [2_000, 4_000])
+    path = tmp_path / "plan.txt"
+    path.write_text("".join(f"D {time} 0 {time % 2}\n" for time in range(1, 100)))
+    assert switch_times(load_plan(path, 4, 2), 6_000) == list(range(1, 17))
+
+
 def test_a_migration_is_not_over_before_the_probe_has_passed_its_last_step(world: World) -> None:
     origin = world.clock.now_ns
     steps = plan.sudden(np.zeros(4, np.int64), np.zeros(4, np.int64), 5_000_000)
     measured, _ = drive(world, plan=steps, control=world.control)
     complete = world.complete[world.control.sent_time]
     assert [note.completed_ns + origin >= complete for note in measured.migrations] == [True]
+    (note,) = measured.migrations
+    # Its lead is what lies between the moment at which it was sent and the time at which it takes effect.
+    assert note.lead_ns is not None
+    assert note.sent_ns + note.lead_ns == world.control.sent_time - 1 <= note.completed_ns
 
 
 class SlowProbe:

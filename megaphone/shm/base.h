@@ -306,8 +306,11 @@ static inline uint64_t mp_counter(const mp_slot *s, uint32_t counter) {
     return atomic_load_explicit(&s->page->counters[counter], memory_order_relaxed);
 }
 
+/* It stores in either case: how many stores a run has must not depend on how long something took, since the tests that
+ * stop a run after each of its stores count them. */
 static inline void mp_count_greatest(const mp_slot *s, uint32_t counter, uint64_t n) {
-    if (n > mp_counter(s, counter)) mp_count(s, counter, n - mp_counter(s, counter));
+    const uint64_t greatest = mp_counter(s, counter);
+    mp_count(s, counter, n > greatest ? n - greatest : 0);
 }
 
 /* ---- blocks (block.h): what the state layer needs to know ------------------------------------------------------ */

@@ -1,14 +1,19 @@
 """Runs experiments: every point in a fresh process, in turns, beside a yardstick of the same minute.
 
-    for each round: for each point: [yardstick, when the last is older than a minute] -> run -> row -> file
+    for each round: for each point: [yardstick, when the last is older than a minute] -> memory -> run -> row -> file
 
 In turns means round by round: a slow minute of the machine slows one run of each point and not all runs of one.  A row
 is written as soon as its run has ended, so that what was measured is never measured again.
+
+Memory: a virtual machine gives back to its host what has been free for some minutes, and has to ask for it again at the
+next touch, which then takes ten times as long: not a cost of what is measured, and a different one in each run.  Before
+each run of full size as much memory as it needs is therefore touched and let go of.
 """
 
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import shlex
 import subprocess
@@ -32,6 +37,9 @@ YARDSTICK: Final = Point({}, "megaphone.bench.yardstick", ("--quick",), 2 * STAR
 YARDSTICK_AGE_SECONDS: Final = 45.0
 """Taken anew before a run when the last is older; a run that is longer than a minute has one of its beginning."""
 MEMORY_SHARE: Final = 0.8
+_TOUCHED_MORE: Final = 1.5
+_TOUCHED_BYTES_MIN: Final = 1 << 29
+_TOUCHED_PIECE: Final = 1 << 28
 _END_SECONDS: Final = 20.0
 _LOOK_SECONDS: Final = 0.5
 
@@ -123,6 +131,8 @@ def run_all(todos: Sequence[Todo], seed: int, tell: Callable[[float, str], None]
             if one.experiment.beside and time.monotonic() - taken >= YARDSTICK_AGE_SECONDS:
                 yardstick = run_point(YARDSTICK, seed, look)[0]["figures"]
                 taken = time.monotonic()
+            if one.result.head["size"] == "full":
+                touch_memory(point.memory_bytes)
             try:
                 row = measured(one.experiment, point, turn, seed + turn, look)
             except RunFailedError as error:
@@ -133,6 +143,26 @@ def run_all(todos: Sequence[Todo], seed: int, tell: Callable[[float, str], None]
                 one.result.write(one.path)
             done += point.seconds
     return failed
+
+
+def touch_memory(needed_bytes: int) -> int:
+    """Have the machine hold, and not its host, what a run is going to need, and some more.
+
+    Returns:
+        Bytes touched: at most what can be had without anybody else being pressed.
+    """
+    wanted = max(_TOUCHED_BYTES_MIN, int(needed_bytes * _TOUCHED_MORE))
+    wanted = min(wanted, int(MEMORY_SHARE * memory_info().get("MemAvailable", 0)))
+    pieces = []
+    try:
+        # In pieces, so that an interrupt does not wait for all of it.
+        while len(pieces) * _TOUCHED_PIECE < wanted:
+            flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE
+            pieces.append(mmap.mmap(-1, _TOUCHED_PIECE, flags=flags))
+        return len(pieces) * _TOUCHED_PIECE
+    finally:
+        for piece in pieces:
+            piece.close()
 
 
 def measured(

@@ -233,6 +233,27 @@ def result_of(rates: list[float], yardstick: float = 100.0) -> results.Result:
     return results.Result(results.head_of("fake", "smoke", 0, ""), rows)
 
 
+def test_only_runs_of_full_size_have_memory_touched_before_them(
+    log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touched: list[int] = []
+    monkeypatch.setattr(runner, "touch_memory", touched.append)
+    for size, count in (("smoke", 0), ("full", 2)):
+        command.run(["fake"], size, 1, 5, tmp_path / size, talk=[].append, say=[].extend)  # type: ignore[arg-type]
+        assert len(touched) == count
+    assert len(log.read_text().split()) == 6  # two points and a yardstick, twice
+
+
+def test_memory_that_is_touched_is_what_a_run_needs_and_a_part_of_what_there_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(runner, "memory_info", lambda: {"MemAvailable": 4 << 30})
+    assert runner.touch_memory(0) == 1 << 29
+    assert runner.touch_memory(1 << 29) == 3 << 28
+    monkeypatch.setattr(runner, "memory_info", lambda: {"MemAvailable": 1 << 28})
+    assert runner.touch_memory(1 << 40) == 1 << 28
+
+
 def test_rates_are_compared_as_shares_of_the_machines_minute() -> None:
     a, b = result_of([50.0] * 4, 100.0), result_of([25.0] * 4, 50.0)
     ((_, figure, found),) = table.compared(FAKE, a, b)

@@ -93,20 +93,25 @@ def test_greatest_sees_the_key_that_marks_empty_rows() -> None:
 
 
 def test_greatest_is_looked_for_in_both_tables_of_a_bin_that_grows() -> None:
-    """A record at a time, so that the greatest is once in the rows that have moved, once in those that have not."""
+    """Ten keys are raised and then lowered, so that what a row held before it was moved would be the greatest."""
+    draw = np.random.default_rng(1)
+    counts = np.zeros(0, np.int64)
     with state_of(HashTable("u8", {"n": "i8"})) as simulation:
-        state, counts = simulation.handles[0].state, {}
-        for key in range(600):
-            value = 1 + (key * 7919) % 600
-            state.add_emit(np.array([key], np.uint64), value)
-            counts[key] = value
+        state = simulation.handles[0].state
+        raised = np.zeros(0, np.uint64)
+        for _ in range(250):
+            keys = np.arange(len(counts), len(counts) + 40, dtype=np.uint64)
+            counts = np.append(counts, draw.integers(0, 50, 40))
+            state.add_emit(keys, counts[keys])
+            counts[raised] -= 1000
+            state.add_emit(raised, np.full(len(raised), -1000))
+            raised = draw.choice(np.arange(len(counts), dtype=np.uint64), 10, replace=False)
+            counts[raised] += 1000
+            state.add_emit(raised, np.full(len(raised), 1000))
             found = greatest(state, "n")
-            assert (found.value, sorted(found.keys.tolist()), found.of_bin.tolist()) == expected(counts)
-            if key % 50 == 49:  # the greatest of all stays, and lies before and behind the sweep in turn
-                top = max(counts, key=counts.__getitem__)
-                state.add_emit(np.array([top], np.uint64), 1000)
-                counts[top] += 1000
-        assert state.statistics().rows_moved > 500
+            assert found.value == counts.max()
+            assert sorted(found.keys.tolist()) == np.flatnonzero(counts == counts.max()).tolist()
+        assert state.statistics().rows_moved > 10_000
 
 
 def test_greatest_of_an_array_is_that_of_its_rows_and_zeros_are_none() -> None:

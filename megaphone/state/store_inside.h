@@ -44,7 +44,7 @@ typedef struct mp_sought {
     uint32_t bin_id;
 } mp_sought;
 
-static inline mp_sought mp_seek(const mp_store *store, const mp_keys *keys, uint64_t i) {
+static inline __attribute__((always_inline)) mp_sought mp_seek(const mp_store *store, const mp_keys *keys, uint64_t i) {
     mp_sought it = {.key = mp_keys_at(store, keys, i)};
     if (store->key_kind != MP_KEY_U64 || store->kind == MP_STORE_DENSE) {
         it.bin_id = mp_keys_bin(store, keys, &it.key, i);

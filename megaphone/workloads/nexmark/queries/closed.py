@@ -86,10 +86,13 @@ def _raise(state: Any, auction: Any, price: Any, date: Any) -> None:  # noqa: AN
         return
     date = date[at]
     valid = np.flatnonzero((state.gather(rows, "begins") <= date) & (date < state.gather(rows, "expires")))
-    # Of a row that is put twice the last value stays, so the highest price of each comes last.
-    valid = valid[np.argsort(price[at[valid]], kind="stable")]
-    state.put(rows[valid], "ask", price[at[valid]] + np.uint64(1))
-    state.put(rows[valid], "won", 1)
+    # Of a row that is put twice the last value stays, so the highest price of each comes last.  Which of equal prices
+    # does is nothing to a row, so the sort need not be a stable one, which takes several times as long.
+    best = price[at[valid]]
+    order = np.argsort(best)
+    rows = rows[valid[order]]
+    state.put(rows, "ask", best[order] + np.uint64(1))
+    state.put(rows, "won", 1)
 
 
 def _close(events: Streams, carried: str, context: Any) -> None:  # noqa: ANN401 - a BinaryContext

@@ -79,7 +79,7 @@ class StoreAccess(ObjectCalls):
             return self.rows(keys, hashes, insert)
         return rows
 
-    def reached(self, keys: AnyArray, column: str, values: npt.ArrayLike) -> tuple[npt.NDArray[np.intp], U64Array]:
+    def reached(self, keys: Keys, column: str, values: npt.ArrayLike) -> tuple[npt.NDArray[np.intp], U64Array]:
         """Return which keys have a row whose column is not above their value, and the addresses of those rows.
 
         Of a batch of bids it is those that may lead, of a batch of dates those that may be the last: what is then

@@ -509,8 +509,8 @@ def test_reached_of_an_array_sees_rows_that_were_never_written_as_zeros() -> Non
 def test_reached_of_no_keys_is_none_and_values_may_be_one_for_all() -> None:
     memory = SlotMemory(slots=1, bin_shift=1)
     access = memory.access(HashTable("u8", {"n": "u8"}), "mix")[0]
-    assert len(access.reached(integers(0, 0), "n", integers(0, 0))[0]) == 0
-    access.add_emit(integers(0, 9), integers(0, 9))
+    assert len(access.reached(integers(0, 0), "n", 0)[0]) == 0
+    access.add_emit(integers(0, 9), np.arange(9))
     assert access.reached(integers(0, 20), "n", 6)[0].tolist() == list(range(7))
 
 
@@ -534,7 +534,7 @@ def test_reached_of_a_bin_that_is_not_here_is_refused() -> None:
 def test_rows_are_removed_in_any_order_and_with_repetitions() -> None:
     memory = SlotMemory(slots=1, bin_shift=1)
     access = memory.access(HashTable("u8", {"n": "u8"}), "mix")[0]
-    access.add_emit(integers(0, 500), integers(0, 500))
+    access.add_emit(integers(0, 500), np.arange(500))
     rows = access.rows(integers(0, 300))
     twice = np.random.default_rng(1).permutation(np.concatenate([rows, rows[:150], rows[:20], rows[:1]]))
     access.remove(twice)

@@ -29,8 +29,8 @@ static inline void look_at(const mp_store *store, uint64_t key, const uint8_t *i
     }
 }
 
-/* Rows [0, count) as they lie side by side in a table, empty ones among them. Which are empty cannot be predicted, so the
- * greatest is found without a jump: an empty row counts as the least value that there is. */
+/* Rows [0, count) as they lie side by side in a table, empty ones among them. Which are empty cannot be predicted, so
+ * the greatest is found without a jump: an empty row counts as the least value that there is. */
 static void look_along(const mp_store *store, const uint8_t *row, uint64_t count, uint32_t at, mp_search *search) {
     const uint64_t step = store->row_bytes;
     if (search->is_holders) {

@@ -12,8 +12,8 @@
 
 /* cdef begin */
 /* greatest[b] = the greatest value in bin b of a signed column of 8 bytes, or INT64_MIN where the bin has no row or is
- * not resident here; one for each bin. `*best` = the greatest of all. Returns how many rows hold it; UINT64_MAX for a column
- * or keys that cannot be compared, which the caller has seen to: both functions. */
+ * not resident here; one for each bin. `*best` = the greatest of all. Returns how many rows hold it; UINT64_MAX for a
+ * column or keys that cannot be compared, which the caller has seen to: both functions. */
 uint64_t mp_store_greatest(mp_slot *s, const mp_store *store, uint32_t column, int64_t *greatest, int64_t *best);
 
 /* The keys, of at most 8 bytes, of the rows that hold `best`, after a call that found as many, with nothing changed

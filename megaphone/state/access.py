@@ -8,7 +8,7 @@ is read is a copy, counted as gather, and what is written goes through :meth:`St
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, overload
+from typing import Any, Final, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,9 @@ from megaphone.errors import UsageError
 from megaphone.state.calls import NO_ROW, AnyArray, Keys, StoreStatistics, U64Array, outcome_error, pointer
 from megaphone.state.pickled import ObjectCalls
 from megaphone.state.stores import DenseArray, HashTable, Pickled
+
+_COMPARED: Final = {"u": lib.MP_AS_UNSIGNED, "i": lib.MP_AS_SIGNED, "f": lib.MP_AS_FLOAT}
+"""Kinds of dtypes whose values of 8 bytes the core compares."""
 
 __all__ = ["NO_ROW", "Keys", "StoreAccess", "StoreStatistics", "outcome_error"]
 
@@ -75,6 +78,52 @@ class StoreAccess(ObjectCalls):
             # A part was found, then memory was made, then the rest: growth may have moved the first part meanwhile.
             return self.rows(keys, hashes, insert)
         return rows
+
+    def reached(self, keys: Keys, column: str, values: npt.ArrayLike) -> tuple[npt.NDArray[np.intp], U64Array]:
+        """Return which keys have a row whose column is not above their value, and the addresses of those rows.
+
+        Of a batch of bids it is those that may lead, of a batch of dates those that may be the last: what is then
+        looked at more closely are the few that are left.
+
+        Args:
+            keys: [n] of the key's dtype, not bytes; those that are not there have no row that they could reach.
+            column: name of a value column, 8 bytes wide.
+            values: [n] or one value of the column's dtype. Rows are compared as they are before the call: of keys
+                that occur twice both are found.
+
+        Returns:
+            intp[m], places in ``keys``, rising, and uint64[m], addresses as those of :meth:`rows`.
+
+        Raises:
+            UsageError: keys or values of another dtype, or a column that is not 8 bytes wide.
+            InternalError: a key's bin is not resident here.
+
+        Cost: a look-up per key; one pass in C instead of one each to look up, gather and compare.
+        """
+        self._need("reached", DenseArray, HashTable)
+        index, dtype = self.store.column_index(column), self.store.columns[column]
+        if dtype.itemsize != 8 or dtype.kind not in _COMPARED or self.store.key is None:
+            kinds = f"{dtype}, by {self.store.key or 'bytes'}"
+            message = f"{self._told()}reached compares 8 bytes by keys of fixed width: column {column!r} is {kinds}"
+            raise UsageError(message)
+        _, data, count = self._checked_keys(keys)
+        least = self._checked_values(column, values, count)
+        at, rows = np.empty(count, dtype=np.uint64), np.empty(count, dtype=np.uint64)
+        found = ffi.new("uint64_t *")
+
+        def call(start: int) -> int:
+            # It inserts nothing, so it needs no memory, and does all in one call or raises.
+            return int(
+                lib.mp_store_reached(
+                    self._slot, self.c, self._key_pointer(data, None, start), count - start, index,
+                    _COMPARED[dtype.kind], pointer(least[start:]),
+                    ffi.from_buffer("uint64_t[]", at, require_writable=True),
+                    ffi.from_buffer("uint64_t[]", rows, require_writable=True), found, self._why,
+                )
+            )  # fmt: skip
+
+        self._all(call, count)
+        return at[: found[0]].view(np.intp), rows[: found[0]]
 
     def gather(self, rows: U64Array, column: str) -> AnyArray:
         """Return a column of some rows, a copy, counted as gather.
@@ -149,7 +198,7 @@ class StoreAccess(ObjectCalls):
         if self.store.kind != lib.MP_STORE_TABLE:
             message = "rows of a DenseArray are not removed: put zeros, which is what an absent key has"
             raise UsageError(message)
-        self._remove_rows(np.unique(np.asarray(rows))[::-1].astype(np.uint64))
+        self._remove_rows(np.asarray(rows, np.uint64))
 
     def add_emit(self, keys: Keys, values: npt.ArrayLike | None = None, out: AnyArray | None = None) -> AnyArray:
         """Add to the first column of each key's row, in order, and return what it then holds.

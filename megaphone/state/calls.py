@@ -144,8 +144,9 @@ class StoreCalls:
                 found: Keys = BytesColumn(offsets[: count + 1], data[: offsets[count]]) if key is None else keys[:count]
                 yield found, rows[:count]
 
-    def _remove_rows(self, falling: U64Array) -> None:
-        falling = np.ascontiguousarray(falling)
+    def _remove_rows(self, rows: U64Array) -> None:
+        """Remove rows in any order, repetitions among them: the core wants them to fall, and passes over the latter."""
+        falling = np.ascontiguousarray(np.sort(rows)[::-1])
         if len(falling):
             addresses = ffi.from_buffer("uint64_t[]", falling)
             self._refuse_stale(

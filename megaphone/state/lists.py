@@ -239,7 +239,7 @@ class ListCalls(StoreCalls):
         return bounds, out
 
     def _remove_lists(self, rows: U64Array) -> None:
-        self._remove_rows(np.unique(rows[rows != NO_ROW])[::-1])
+        self._remove_rows(rows[rows != NO_ROW])
 
     def _lists_items(self, bin_id: int | None) -> Iterator[tuple[Keys, U64Array, Columns]]:
         for keys, rows in self._scan(bin_id):

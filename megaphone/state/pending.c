@@ -95,34 +95,49 @@ static int mp_pending_reserve(mp_slot *s, mp_bin *b, const mp_schema *schema, co
     return 0;
 }
 
-int mp_pending_push(mp_slot *s, mp_bin *b, const mp_schema *schema, const void *const *columns, const void *const *var,
-                    uint64_t index, uint64_t time, uint64_t hash, mp_outcome *why) {
-    mp_pending_layout lay = mp_pending_lay(schema);
+/* Most columns have 8 bytes, and a copy whose length is known is a load and a store instead of a call. */
+static inline void mp_pending_item(uint8_t *to, const uint8_t *from, uint64_t width) {
+    if (width == 8) memcpy(to, from, 8);
+    else memcpy(to, from, width);
+}
+
+/* Rows of the heap are multiples of 8 bytes, and too short for a call of memcpy to pay. */
+static inline void mp_pending_move(mp_pending_row *to, const mp_pending_row *from, uint32_t row_bytes) {
+    uint64_t *words = (uint64_t *)to;
+    const uint64_t *source = (const uint64_t *)from;
+    for (uint32_t i = 0; i < row_bytes / 8; i++) words[i] = source[i];
+}
+
+/* Push one record; `*copied` rises by the bytes that this wrote. */
+static int mp_pending_add(mp_slot *s, mp_bin *b, const mp_schema *schema, const mp_pending_layout *laid,
+                          const void *const *columns, const void *const *var, uint64_t index, uint64_t time,
+                          uint64_t hash, uint64_t *copied, mp_outcome *why) {
     uint64_t bytes = 0;
-    for (uint32_t c = 0; c < schema->columns; c++)
+    for (uint32_t c = 0; schema->var_columns && c < schema->columns; c++)
         if (schema->is_var[c]) bytes += ((const uint32_t *)columns[c])[index + 1] - ((const uint32_t *)columns[c])[index];
-    if (mp_pending_reserve(s, b, schema, &lay, bytes, why)) return why->error;
+    if (mp_pending_reserve(s, b, schema, laid, bytes, why)) return why->error;
     uint8_t *block = mp_at(s, b->block[MP_BLOCK_PENDING]), *rows = mp_pending_rows(block);
     mp_pending_head *head = (mp_pending_head *)block;
-    uint8_t *arena = mp_pending_bytes(block, b->pending_capacity, lay.row_bytes);
+    uint8_t *arena = mp_pending_bytes(block, b->pending_capacity, laid->row_bytes);
     mp_pending_row fresh = {.time = time, .sequence = b->pending_sequence++, .hash = hash};
     uint64_t hole = b->pending_count++, moved = 1;
     for (uint64_t parent; hole; hole = parent, moved++) {
         parent = (hole - 1) / MP_ARITY;
-        if (!mp_pending_before(&fresh, mp_pending_at(rows, parent, lay.row_bytes))) break;
-        memcpy(mp_pending_at(rows, hole, lay.row_bytes), mp_pending_at(rows, parent, lay.row_bytes), lay.row_bytes);
+        if (!mp_pending_before(&fresh, mp_pending_at(rows, parent, laid->row_bytes))) break;
+        mp_pending_move(mp_pending_at(rows, hole, laid->row_bytes), mp_pending_at(rows, parent, laid->row_bytes),
+                        laid->row_bytes);
     }
-    uint8_t *row = (uint8_t *)mp_pending_at(rows, hole, lay.row_bytes);
+    uint8_t *row = (uint8_t *)mp_pending_at(rows, hole, laid->row_bytes);
     (void)*(volatile uint64_t *)row;
     memcpy(row, &fresh, sizeof fresh);
     for (uint32_t c = 0, k = 0; c < schema->columns; c++) {
         if (!schema->is_var[c]) {
             uint64_t width = schema->item_bytes[c];
-            memcpy(row + lay.column_at[c], (const uint8_t *)columns[c] + index * width, width);
+            mp_pending_item(row + laid->column_at[c], (const uint8_t *)columns[c] + index * width, width);
             continue;
         }
         const uint32_t *offsets = columns[c];
-        uint32_t *ref = mp_pending_ref(row, lay.column_at[c]), length = offsets[index + 1] - offsets[index];
+        uint32_t *ref = mp_pending_ref(row, laid->column_at[c]), length = offsets[index + 1] - offsets[index];
         memcpy(arena + head->bytes_used, (const uint8_t *)var[k++] + offsets[index], length);
         ref[0] = (uint32_t)head->bytes_used;
         ref[1] = length;
@@ -130,8 +145,17 @@ int mp_pending_push(mp_slot *s, mp_bin *b, const mp_schema *schema, const void *
         head->bytes_live += length;
     }
     if (time < b->pending_time) b->pending_time = time;
-    mp_count(s, MP_COPIED_PEND, moved * lay.row_bytes + bytes);
+    *copied += moved * laid->row_bytes + bytes;
     return 0;
+}
+
+int mp_pending_push(mp_slot *s, mp_bin *b, const mp_schema *schema, const void *const *columns, const void *const *var,
+                    uint64_t index, uint64_t time, uint64_t hash, mp_outcome *why) {
+    const mp_pending_layout lay = mp_pending_lay(schema);
+    uint64_t copied = 0;
+    int rc = mp_pending_add(s, b, schema, &lay, columns, var, index, time, hash, &copied, why);
+    mp_count(s, MP_COPIED_PEND, copied);
+    return rc;
 }
 
 uint64_t mp_pending_push_many(mp_slot *s, uint32_t keyed, uint32_t bin_shift, const mp_schema *schema,
@@ -139,7 +163,8 @@ uint64_t mp_pending_push_many(mp_slot *s, uint32_t keyed, uint32_t bin_shift, co
                               const uint64_t *hashes, uint64_t n, uint32_t *changed, uint64_t *changed_count,
                               mp_outcome *why) {
     mp_bin *bins = mp_bins_of(s, keyed);
-    uint64_t falls = 0, i = 0;
+    const mp_pending_layout lay = mp_pending_lay(schema);
+    uint64_t falls = 0, copied = 0, i = 0;
     uint32_t part = mp_timing_begin(s, MP_NS_PEND);
     mp_outcome_clear(why);
     for (; i < n; i++) {
@@ -149,9 +174,12 @@ uint64_t mp_pending_push_many(mp_slot *s, uint32_t keyed, uint32_t bin_shift, co
         uint64_t least = b->pending_time;
         why->bin_id = bin_id;
         if (!mp_bin_mine(s, b)) why->error = -EPERM;
-        if (why->error || mp_pending_push(s, b, schema, columns, var, i, times[i], hashes[i], why)) break;
+        if (why->error ||
+            mp_pending_add(s, b, schema, &lay, columns, var, i, times[i], hashes[i], &copied, why))
+            break;
         if (b->pending_time < least && changed) changed[falls++] = bin_id;
     }
+    mp_count(s, MP_COPIED_PEND, copied);
     mp_timing_end(s, part);
     if (changed_count) *changed_count = falls;
     return i;
@@ -171,11 +199,11 @@ static void mp_pending_drop(mp_bin *b, uint8_t *rows, uint32_t row_bytes, uint64
             if (mp_pending_before(mp_pending_at(rows, next, row_bytes), mp_pending_at(rows, child, row_bytes)))
                 child = next;
         if (!mp_pending_before(mp_pending_at(rows, child, row_bytes), last)) break;
-        memcpy(mp_pending_at(rows, hole, row_bytes), mp_pending_at(rows, child, row_bytes), row_bytes);
+        mp_pending_move(mp_pending_at(rows, hole, row_bytes), mp_pending_at(rows, child, row_bytes), row_bytes);
         hole = child;
         ++*moved;
     }
-    if (hole != count) memcpy(mp_pending_at(rows, hole, row_bytes), last, row_bytes);
+    if (hole != count) mp_pending_move(mp_pending_at(rows, hole, row_bytes), last, row_bytes);
     ++*moved;
     b->pending_time = mp_pending_at(rows, 0, row_bytes)->time;
 }
@@ -194,7 +222,7 @@ uint64_t mp_pending_pop_until(mp_slot *s, mp_bin *b, const mp_schema *schema, ui
     for (; done < room && b->pending_time < limit; done++) {
         mp_pending_row *row = (mp_pending_row *)rows;
         uint64_t to = at + done;
-        for (uint32_t c = 0, k = 0; c < schema->columns; c++) {
+        for (uint32_t c = 0, k = 0; schema->var_columns && c < schema->columns; c++) {
             if (!schema->is_var[c]) continue;
             uint64_t needed = ((const uint32_t *)columns[c])[to] + (uint64_t)mp_pending_ref(row, lay.column_at[c])[1];
             if (needed > var_room[k++]) {
@@ -206,7 +234,7 @@ uint64_t mp_pending_pop_until(mp_slot *s, mp_bin *b, const mp_schema *schema, ui
         for (uint32_t c = 0, k = 0; c < schema->columns; c++) {
             if (!schema->is_var[c]) {
                 uint64_t width = schema->item_bytes[c];
-                memcpy((uint8_t *)columns[c] + to * width, (uint8_t *)row + lay.column_at[c], width);
+                mp_pending_item((uint8_t *)columns[c] + to * width, (uint8_t *)row + lay.column_at[c], width);
                 copied += width;
                 continue;
             }
@@ -260,7 +288,7 @@ uint64_t mp_pending_due_of(const mp_slot *s, const mp_bin *b, const mp_schema *s
         mp_pending_row *row = mp_pending_at(rows, i, lay.row_bytes);
         if (row->time >= limit) continue;
         count++;
-        for (uint32_t c = 0, k = 0; c < schema->columns; c++)
+        for (uint32_t c = 0, k = 0; schema->var_columns && c < schema->columns; c++)
             if (schema->is_var[c]) var_bytes[k++] += mp_pending_ref(row, lay.column_at[c])[1];
         for (uint64_t child = i * MP_ARITY + 1; child <= i * MP_ARITY + MP_ARITY && child < b->pending_count; child++)
             stack[depth++] = child;

@@ -158,17 +158,17 @@ static uint64_t mp_list_get(const mp_slot *s, const mp_store *store, const mp_ar
 typedef struct mp_writing { /* keys on their way into lists, hashed and prefetched some records ahead */
     mp_keys keys;
     uint64_t n, ahead;
-    uint32_t bin_id[MP_WINDOW];
-    mp_key key[MP_WINDOW];
+    mp_sought sought[MP_WINDOW];
 } mp_writing;
 
 /* The last cell of a list, for keys that lie where they are looked for first; a hint, so a growing table is left out. */
 MP_PREFETCHER mp_writing_cell(mp_slot *s, const mp_store *store, const mp_writing *w, uint64_t i) {
-    const mp_bin *b = mp_bin_at(s, store, w->bin_id[i % MP_WINDOW]);
-    const uint64_t word = w->key[i % MP_WINDOW].word;
+    const mp_sought *it = &w->sought[i % MP_WINDOW];
+    const mp_bin *b = mp_bin_at(s, store, it->bin_id);
+    const uint64_t word = it->key.word;
     if (!mp_bin_mine(s, (mp_bin *)(uintptr_t)b) || !(b->flags & MP_BIN_PLAIN) || !b->block[MP_BLOCK_ARENA]) return;
     uint8_t *row = (uint8_t *)mp_at(s, b->block[MP_BLOCK_TABLE]) +
-                   mp_table_home(mp_table_place(store, word), b->capacity) * store->row_bytes;
+                   mp_table_home(it->place, b->capacity) * store->row_bytes;
     if (*(const uint64_t *)row != word) row += store->row_bytes; /* there is one: see mp_table_total */
     const mp_list *list = mp_list_of(store, row);
     if (*(const uint64_t *)row == word && word != MP_EMPTY && list->count)
@@ -177,13 +177,13 @@ MP_PREFETCHER mp_writing_cell(mp_slot *s, const mp_store *store, const mp_writin
 
 static mp_bin *mp_writing_at(mp_slot *s, const mp_store *store, mp_writing *w, uint64_t i, mp_outcome *why) {
     for (; w->ahead < w->n && w->ahead <= i + MP_AHEAD; w->ahead++) {
-        mp_key key = w->key[w->ahead % MP_WINDOW] = mp_keys_at(store, &w->keys, w->ahead);
-        uint32_t bin_id = w->bin_id[w->ahead % MP_WINDOW] = mp_keys_bin(store, &w->keys, &key, w->ahead);
-        mp_rows_prefetch(s, store, mp_bin_at(s, store, bin_id), &key);
+        mp_sought *it = &w->sought[w->ahead % MP_WINDOW];
+        *it = mp_seek(store, &w->keys, w->ahead);
+        mp_sought_prefetch(s, store, mp_bin_at(s, store, it->bin_id), it);
     }
     if (i + MP_AHEAD / 2 < w->ahead) mp_writing_cell(s, store, w, i + MP_AHEAD / 2);
-    mp_bin *b = mp_bin_at(s, store, w->bin_id[i % MP_WINDOW]);
-    why->bin_id = w->bin_id[i % MP_WINDOW];
+    mp_bin *b = mp_bin_at(s, store, w->sought[i % MP_WINDOW].bin_id);
+    why->bin_id = w->sought[i % MP_WINDOW].bin_id;
     if (mp_bin_mine(s, b)) return b;
     why->error = -EPERM;
     return NULL;
@@ -231,7 +231,7 @@ uint64_t mp_rows_append(mp_slot *s, const mp_store *store, const void *keys, con
     uint64_t i = 0;
     if (!mp_writing_fits(store, offsets, why)) return 0;
     for (mp_bin *b; i < n && (b = mp_writing_at(s, store, &w, i, why)); i++)
-        if (mp_list_write(s, store, b, &w.key[i % MP_WINDOW], 0, columns, i, 1, why)) break;
+        if (mp_list_write(s, store, b, &w.sought[i % MP_WINDOW].key, 0, columns, i, 1, why)) break;
     return i;
 }
 
@@ -243,7 +243,7 @@ uint64_t mp_rows_replace(mp_slot *s, const mp_store *store, const void *keys, co
     if (!mp_writing_fits(store, offsets, why)) return 0;
     for (mp_bin *b; i < n && (b = mp_writing_at(s, store, &w, i, why)); i++) {
         if (bounds[i + 1] < bounds[i]) return why->error = -EINVAL, i;
-        if (mp_list_write(s, store, b, &w.key[i % MP_WINDOW], 1, columns, bounds[i], bounds[i + 1] - bounds[i], why)) break;
+        if (mp_list_write(s, store, b, &w.sought[i % MP_WINDOW].key, 1, columns, bounds[i], bounds[i + 1] - bounds[i], why)) break;
     }
     return i;
 }

@@ -41,34 +41,82 @@ int mp_store_init(mp_store *store, const uint16_t *align) {
 
 /* ---- rows by key ----------------------------------------------------------------------------------------------- */
 
+/* The row of a key, NULL with why->error if that could not be had, NULL without if it is not there. */
+static inline uint8_t *mp_sought_row(mp_slot *s, const mp_store *store, mp_bin *b, const mp_sought *it, int insert,
+                                     uint64_t *position, mp_outcome *why) {
+    why->bin_id = it->bin_id;
+    if (!mp_bin_mine(s, b)) return why->error = -EPERM, NULL;
+    if (store->kind == MP_STORE_DENSE) {
+        *position = it->key.word >> store->bin_shift;
+        return mp_dense_reach(s, store, b, *position, insert, why);
+    }
+    uint8_t *row = mp_sought_plain(s, store, b, it, position);
+    return row ? row : mp_table_reach(s, store, b, &it->key, insert, position, why);
+}
+
 static uint64_t mp_rows_pass(mp_slot *s, const mp_store *store, const mp_keys *keys, uint64_t n, int insert,
                              uint64_t *rows, mp_outcome *why) {
-    uint32_t bin_ids[MP_WINDOW];
-    mp_key window[MP_WINDOW];
+    mp_sought window[MP_WINDOW];
     uint64_t ahead = 0;
     for (uint64_t i = 0; i < n; i++) {
         for (; ahead < n && ahead <= i + MP_AHEAD; ahead++) {
-            mp_key key = window[ahead % MP_WINDOW] = mp_keys_at(store, keys, ahead);
-            uint32_t bin_id = bin_ids[ahead % MP_WINDOW] = mp_keys_bin(store, keys, &key, ahead);
-            mp_rows_prefetch(s, store, mp_bin_at(s, store, bin_id), &key);
+            mp_sought *it = &window[ahead % MP_WINDOW];
+            *it = mp_seek(store, keys, ahead);
+            mp_sought_prefetch(s, store, mp_bin_at(s, store, it->bin_id), it);
         }
-        const mp_key *key = &window[i % MP_WINDOW];
-        uint32_t bin_id = bin_ids[i % MP_WINDOW];
-        mp_bin *b = mp_bin_at(s, store, bin_id);
+        const mp_sought *it = &window[i % MP_WINDOW];
+        mp_bin *b = mp_bin_at(s, store, it->bin_id);
         uint64_t position = 0;
-        uint8_t *row = NULL;
-        why->bin_id = bin_id;
-        if (!mp_bin_mine(s, b)) return why->error = -EPERM, i;
-        if (store->kind == MP_STORE_DENSE) {
-            position = key->word >> store->bin_shift;
-            row = mp_dense_reach(s, store, b, position, insert, why);
-        } else {
-            row = mp_table_reach(s, store, b, key, insert, &position, why);
-        }
+        uint8_t *row = mp_sought_row(s, store, b, it, insert, &position, why);
         if (!row && why->error) return i;
-        rows[i] = row ? mp_row_address(bin_id, b, position) : MP_ROW_NONE;
+        rows[i] = row ? mp_row_address(it->bin_id, b, position) : MP_ROW_NONE;
     }
     return n;
+}
+
+static inline int mp_has_reached(uint64_t value, uint64_t least, int kind) {
+    if (kind == MP_AS_SIGNED) return (int64_t)value >= (int64_t)least;
+    if (kind == MP_AS_UNSIGNED) return value >= least;
+    double a, b;
+    memcpy(&a, &value, 8);
+    memcpy(&b, &least, 8);
+    return a >= b;
+}
+
+uint64_t mp_store_reached(mp_slot *s, const mp_store *store, const void *keys, uint64_t n, uint32_t column, int kind,
+                          const void *values, uint64_t *at, uint64_t *rows, uint64_t *found, mp_outcome *why) {
+    const mp_keys columns = {keys, NULL, NULL};
+    mp_sought window[MP_WINDOW];
+    uint64_t ahead = 0, count = 0, i = 0;
+    mp_outcome_clear(why);
+    *found = 0;
+    if (store->key_kind == MP_KEY_BYTES || store->kind == MP_STORE_ROWS || column >= store->columns ||
+        store->item_bytes[column] != 8)
+        return why->error = -EINVAL, 0;
+    const uint32_t column_at = store->column_at[column];
+    for (; i < n; i++) {
+        for (; ahead < n && ahead <= i + MP_AHEAD; ahead++) {
+            mp_sought *it = &window[ahead % MP_WINDOW];
+            *it = mp_seek(store, &columns, ahead);
+            mp_sought_prefetch(s, store, mp_bin_at(s, store, it->bin_id), it);
+        }
+        const mp_sought *it = &window[i % MP_WINDOW];
+        mp_bin *b = mp_bin_at(s, store, it->bin_id);
+        uint64_t position = 0, value, least;
+        const uint8_t *row = mp_sought_row(s, store, b, it, 0, &position, why);
+        if (!row) {
+            if (why->error) break;
+            continue;
+        }
+        memcpy(&value, (const uint8_t *)values + i * 8, 8);
+        memcpy(&least, row + column_at, 8);
+        /* Which keys have reached their row's value cannot be predicted: both are stored, and the count tells. */
+        at[count] = i;
+        rows[count] = mp_row_address(it->bin_id, b, position);
+        count += (uint64_t)mp_has_reached(value, least, kind);
+    }
+    *found = count;
+    return i;
 }
 
 uint64_t mp_store_rows(mp_slot *s, const mp_store *store, const void *keys, const uint32_t *offsets,
@@ -159,15 +207,17 @@ uint64_t mp_store_remove(mp_slot *s, const mp_store *store, const uint64_t *rows
     if (store->kind == MP_STORE_DENSE) return why->error = -EINVAL, 0;
     uint64_t i = 0;
     for (; i < n; i++) {
-        if (i && rows[i] >= rows[i - 1]) {
+        if (i && rows[i] > rows[i - 1]) {
             why->error = -EINVAL;
             break;
         }
-        uint8_t *row = mp_row_of(s, store, rows[i], why);
-        if (!row) break;
-        mp_bin *b = mp_bin_at(s, store, (uint32_t)(rows[i] >> 44));
-        if (store->kind == MP_STORE_ROWS) mp_rows_free(s, store, b, row);
-        mp_table_remove(s, store, b, rows[i] & 0xffffffff);
+        mp_bin *b = mp_bin_at(s, store, (uint32_t)(rows[i] >> 44) & ((1u << store->bin_shift) - 1));
+        if (!i || rows[i] != rows[i - 1]) {
+            uint8_t *row = mp_row_of(s, store, rows[i], why);
+            if (!row) break;
+            if (store->kind == MP_STORE_ROWS) mp_rows_free(s, store, b, row);
+            mp_table_remove(s, store, b, rows[i] & 0xffffffff);
+        }
         if (i + 1 == n || rows[i + 1] >> 44 != rows[i] >> 44) b->generation++;
     }
     if (i < n && i && rows[i] >> 44 == rows[i - 1] >> 44)

@@ -70,6 +70,14 @@ int mp_store_init(mp_store *store, const uint16_t *align);
 uint64_t mp_store_rows(mp_slot *s, const mp_store *store, const void *keys, const uint32_t *offsets,
                        const uint64_t *hashes, uint64_t n, int insert, uint64_t *rows, mp_outcome *why);
 
+enum { MP_AS_UNSIGNED = 0, MP_AS_SIGNED = 1, MP_AS_FLOAT = 2 };
+/* Of keys that have a row, those whose values[i] is not below the row's column, an item of 8 bytes compared as `kind`
+ * says: their positions, rising, to `at`, and the addresses of their rows to `rows`, both with room for n; *found is how
+ * many. Nothing is inserted. Keys are integers or of fixed width, not of lists. Returns the keys done; fewer: why->error
+ * is -EPERM, and *found counts those before. */
+uint64_t mp_store_reached(mp_slot *s, const mp_store *store, const void *keys, uint64_t n, uint32_t column, int kind,
+                          const void *values, uint64_t *at, uint64_t *rows, uint64_t *found, mp_outcome *why);
+
 /* out[i] = column of row i, item_bytes each; counted as gather. Not for lists. Returns the rows done; fewer: row is stale (-ESTALE). */
 uint64_t mp_store_gather(mp_slot *s, const mp_store *store, const uint64_t *rows, uint64_t n, uint32_t column, void *out,
                          mp_outcome *why);
@@ -78,8 +86,9 @@ uint64_t mp_store_gather(mp_slot *s, const mp_store *store, const uint64_t *rows
 uint64_t mp_store_put(mp_slot *s, const mp_store *store, const uint64_t *rows, uint64_t n, uint32_t column,
                       const void *values, mp_outcome *why);
 
-/* Remove whole rows from a table, and the lists that they name. `rows` falls strictly (removal fills a hole from behind, so later rows go first); an
- * entry that does not fall stops the call with -EINVAL. Every address of the bins touched is stale afterwards. */
+/* Remove whole rows from a table, and the lists that they name. `rows` falls (removal fills a hole from behind, so later
+ * rows go first): a row that is named again is passed over, an entry that rises stops the call with -EINVAL. Every
+ * address of the bins touched is stale afterwards. */
 uint64_t mp_store_remove(mp_slot *s, const mp_store *store, const uint64_t *rows, uint64_t n, mp_outcome *why);
 
 /* Read live rows of one bin from *cursor (0 to begin) on; *cursor is UINT64_MAX after the last. Writes up to `max` keys

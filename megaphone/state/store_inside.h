@@ -37,17 +37,62 @@ static inline uint32_t mp_keys_bin(const mp_store *store, const mp_keys *keys, c
                      store->bin_shift);
 }
 
-MP_PREFETCHER mp_rows_prefetch(const mp_slot *s, const mp_store *store, const mp_bin *b, const mp_key *key) {
-    uint64_t at = store->kind == MP_STORE_DENSE ? key->word >> store->bin_shift
-                                                : mp_table_home(mp_table_place(store, key->word), b->capacity);
-    __builtin_prefetch(s->data + b->block[MP_BLOCK_TABLE] + at * store->row_bytes, 1);
+/* A key on its way to its row: hashed once, for the bin and for the place in its table. */
+typedef struct mp_sought {
+    mp_key key;
+    uint64_t place;
+    uint32_t bin_id;
+} mp_sought;
+
+static inline __attribute__((always_inline)) mp_sought mp_seek(const mp_store *store, const mp_keys *keys, uint64_t i) {
+    mp_sought it = {.key = mp_keys_at(store, keys, i)};
+    if (store->key_kind != MP_KEY_U64 || store->kind == MP_STORE_DENSE) {
+        it.bin_id = mp_keys_bin(store, keys, &it.key, i);
+        it.place = mp_table_place(store, it.key.word);
+        return it;
+    }
+    const uint64_t mixed = mp_hash_mix(it.key.word);
+    const int is_mix = store->hash == MP_HASH_MIX;
+    const uint64_t hash = keys->hashes ? keys->hashes[i]
+                          : is_mix     ? mixed
+                                       : mp_hash_key(it.key.word, store->hash, store->bin_shift);
+    it.bin_id = mp_bin_of(hash, store->bin_shift);
+    it.place = is_mix ? mixed << store->bin_shift : mixed;
+    return it;
+}
+
+/* The row, and the line after it: where a long row ends, and where the next one of its probe is. */
+MP_PREFETCHER mp_sought_prefetch(const mp_slot *s, const mp_store *store, const mp_bin *b, const mp_sought *it) {
+    const int is_dense = store->kind == MP_STORE_DENSE;
+    uint64_t at = is_dense ? it->key.word >> store->bin_shift : mp_table_home(it->place, b->capacity);
+    const uint8_t *row = s->data + b->block[MP_BLOCK_TABLE] + at * store->row_bytes;
+    __builtin_prefetch(row, 1);
+    __builtin_prefetch(row + store->row_bytes, 1);
+    if (is_dense || !(b->flags & MP_BIN_GROWING)) return;
+    at = mp_table_home(it->place, b->old_capacity);
+    if (at >= b->old_cursor) __builtin_prefetch(s->data + b->block[MP_BLOCK_OLD] + at * store->row_bytes, 1);
+}
+
+/* Row of an integer key in a table at rest: the short path of most look-ups, without a call. NULL: look again by
+ * mp_table_reach, which knows of everything else. */
+static inline uint8_t *mp_sought_plain(const mp_slot *s, const mp_store *store, const mp_bin *b, const mp_sought *it,
+                                       uint64_t *position) {
+    if (!(b->flags & MP_BIN_PLAIN) || store->key_kind != MP_KEY_U64 || it->key.word == MP_EMPTY) return NULL;
+    uint64_t at = mp_table_home(it->place, b->capacity), word;
+    uint8_t *row = s->data + b->block[MP_BLOCK_TABLE] + at * store->row_bytes;
+    for (; (word = *(const uint64_t *)row) != it->key.word; at++, row += store->row_bytes)
+        if (word == MP_EMPTY) return NULL;
+    *position = at;
+    return row;
 }
 
 MP_PREFETCHER mp_row_prefetch(const mp_slot *s, const mp_store *store, uint64_t address) {
     if (address >> 44 >> store->bin_shift) return;
     const mp_bin *b = mp_bin_at(s, store, (uint32_t)(address >> 44));
     uint64_t block = b->block[address & MP_OLD_ROW ? MP_BLOCK_OLD : MP_BLOCK_TABLE];
-    __builtin_prefetch(s->data + block + (address & 0x7fffffff) * store->row_bytes, 1);
+    const uint8_t *row = s->data + block + (address & 0x7fffffff) * store->row_bytes;
+    __builtin_prefetch(row, 1);
+    __builtin_prefetch(row + store->row_bytes - 1, 1); /* a row of more than a few columns may end in another line */
 }
 
 /* Where a row address points, or NULL with why->error: not resident, or not the row that it was. */

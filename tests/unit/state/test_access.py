@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 
 import numpy as np
@@ -467,3 +468,95 @@ def test_nothing_is_done_for_no_keys(memory: SlotMemory) -> None:
         assert len(access.rows(keys(0, 0))) == 0
         assert len(access.add_emit(keys(0, 0))) == 0
         assert len(access.gather(np.zeros(0, dtype=np.uint64), "count")) == 0
+
+
+@pytest.mark.parametrize("dtype", ["u8", "i8", "f8"])
+@pytest.mark.parametrize("hash_name", ["mix", "fnv"])
+@pytest.mark.parametrize("seed", range(4))
+def test_reached_is_what_look_up_gather_and_compare_give_while_a_table_grows(
+    dtype: str, hash_name: str, seed: int
+) -> None:
+    draw = np.random.default_rng(seed)
+    memory = SlotMemory(slots=1, bin_shift=1)
+    access = memory.access(HashTable("u8", {"other": "u4", "least": dtype}), hash_name)[0]
+    for step in range(60):
+        fresh = draw.integers(0, 40 * (step + 1), 60, dtype=np.uint64)
+        fresh[draw.integers(60)] = ALL_ONES  # the key that marks empty rows
+        rows = access.rows(fresh)
+        access.put(rows, "least", draw.integers(-5 if dtype != "u8" else 0, 6, 60).astype(dtype))
+        keys = draw.integers(0, 60 * (step + 1), 200, dtype=np.uint64)
+        keys[draw.integers(200)] = ALL_ONES
+        values = draw.integers(-5 if dtype != "u8" else 0, 6, 200).astype(dtype)
+        rows = access.rows(keys, insert=False)
+        there = np.flatnonzero(rows != NO_ROW)
+        expected = there[values[there] >= access.gather(rows[there], "least")]
+        at, found = access.reached(keys, "least", values)
+        assert at.dtype == np.intp
+        assert at.tolist() == expected.tolist()
+        assert found.tolist() == rows[expected].tolist()
+    assert access.statistics().rows_moved > 300
+
+
+def test_reached_of_an_array_sees_rows_that_were_never_written_as_zeros() -> None:
+    memory = SlotMemory(slots=1, bin_shift=1)
+    access = memory.access(DenseArray({"n": "i8"}), "dense")[0]
+    access.add_emit(np.array([2, 40], np.uint64), np.array([5, -1]))
+    at, rows = access.reached(np.array([40, 2, 1 << 30, 2], np.uint64), "n", np.array([-1, 4, 9, 5]))
+    assert at.tolist() == [0, 3]
+    assert access.gather(rows, "n").tolist() == [-1, 5]
+
+
+def test_reached_of_no_keys_is_none_and_values_may_be_one_for_all() -> None:
+    memory = SlotMemory(slots=1, bin_shift=1)
+    access = memory.access(HashTable("u8", {"n": "u8"}), "mix")[0]
+    assert len(access.reached(integers(0, 0), "n", 0)[0]) == 0
+    access.add_emit(integers(0, 9), np.arange(9))
+    assert access.reached(integers(0, 20), "n", 6)[0].tolist() == list(range(7))
+
+
+@pytest.mark.parametrize(
+    ("store", "keys"), [(HashTable("u8", {"n": "u4"}), integers), (HashTable("bytes", {"n": "u8"}), strings)]
+)
+def test_reached_of_what_it_cannot_compare_is_refused(store: Store, keys: Callable[[int, int], Keys]) -> None:
+    memory = SlotMemory(slots=1, bin_shift=1)
+    access = memory.access(store, "mix")[0]
+    with pytest.raises(UsageError, match="reached compares 8 bytes"):
+        access.reached(keys(0, 3), "n", 1)
+
+
+def test_reached_of_a_bin_that_is_not_here_is_refused() -> None:
+    memory = SlotMemory(slots=2, bin_shift=1)
+    _, elsewhere = memory.access(HashTable("u8", {"n": "u8"}), "mix")
+    with pytest.raises(InternalError, match="not resident"):
+        elsewhere.reached(integers(0, 100), "n", 1)
+
+
+def test_rows_are_removed_in_any_order_and_with_repetitions() -> None:
+    memory = SlotMemory(slots=1, bin_shift=1)
+    access = memory.access(HashTable("u8", {"n": "u8"}), "mix")[0]
+    access.add_emit(integers(0, 500), np.arange(500))
+    rows = access.rows(integers(0, 300))
+    twice = np.random.default_rng(1).permutation(np.concatenate([rows, rows[:150], rows[:20], rows[:1]]))
+    access.remove(twice)
+    assert access.live() == 200
+    kept = access.rows(integers(300, 500), insert=False)
+    assert access.gather(kept, "n").tolist() == list(range(300, 500))
+    assert (access.rows(integers(0, 300), insert=False) == NO_ROW).all()
+    with pytest.raises(StaleRowError):
+        access.gather(rows[:1], "n")
+
+
+def test_the_core_refuses_to_remove_rows_that_rise_and_addresses_are_stale_after_a_repeated_one() -> None:
+    memory = SlotMemory(slots=1, bin_shift=1)
+    access = memory.access(HashTable("u8", {"n": "u8"}), "mix")[0]
+    rows = np.sort(access.rows(integers(0, 60)))[::-1]
+    of_one_bin = np.ascontiguousarray(rows[rows >> np.uint64(44) == 0])
+    repeated = np.ascontiguousarray(np.repeat(of_one_bin[:2], 2))
+    why = ffi.new("mp_outcome *")
+    call = lib.mp_store_remove, access._slot, access.c
+    assert call[0](*call[1:], ffi.from_buffer("uint64_t[]", repeated), 4, why) == 4
+    with pytest.raises(StaleRowError):
+        access.gather(of_one_bin[2:3], "n")
+    again = np.ascontiguousarray(np.sort(access.rows(integers(0, 60), insert=False))[:2])
+    assert call[0](*call[1:], ffi.from_buffer("uint64_t[]", again), 2, why) == 1
+    assert why.error == -errno.EINVAL

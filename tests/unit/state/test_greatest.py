@@ -77,3 +77,47 @@ def test_greatest_of_what_it_cannot_compare_is_refused() -> None:
         greatest(simulation.handles[0].state, "n")
     with state_of(HashTable("S4", {"n": "i8"}), "S4") as simulation, pytest.raises(UsageError, match="integers"):
         greatest(simulation.handles[0].state, "n")
+
+
+def test_greatest_sees_the_key_that_marks_empty_rows() -> None:
+    marked = 2**64 - 1
+    with state_of(HashTable("u8", {"n": "i8"})) as simulation:
+        state = simulation.handles[0].state
+        state.add_emit(np.arange(100, dtype=np.uint64), np.arange(100))
+        state.add_emit(np.array([marked], np.uint64), 99)
+        assert (greatest(state, "n").value, sorted(greatest(state, "n").keys.tolist())) == (99, [99, marked])
+        state.add_emit(np.array([marked], np.uint64), 1)
+        assert greatest(state, "n").keys.tolist() == [marked]
+        state.remove(state.rows(np.array([marked], np.uint64)))
+        assert greatest(state, "n").keys.tolist() == [99]
+
+
+def test_greatest_is_looked_for_in_both_tables_of_a_bin_that_grows() -> None:
+    """Ten keys are raised and then lowered, so that what a row held before it was moved would be the greatest."""
+    draw = np.random.default_rng(1)
+    counts = np.zeros(0, np.int64)
+    with state_of(HashTable("u8", {"n": "i8"})) as simulation:
+        state = simulation.handles[0].state
+        raised = np.zeros(0, np.uint64)
+        for _ in range(250):
+            keys = np.arange(len(counts), len(counts) + 40, dtype=np.uint64)
+            counts = np.append(counts, draw.integers(0, 50, 40))
+            state.add_emit(keys, counts[keys])
+            counts[raised] -= 1000
+            state.add_emit(raised, np.full(len(raised), -1000))
+            raised = draw.choice(np.arange(len(counts), dtype=np.uint64), 10, replace=False)
+            counts[raised] += 1000
+            state.add_emit(raised, np.full(len(raised), 1000))
+            found = greatest(state, "n")
+            assert found.value == counts.max()
+            assert sorted(found.keys.tolist()) == np.flatnonzero(counts == counts.max()).tolist()
+        assert state.statistics().rows_moved > 10_000
+
+
+def test_greatest_of_an_array_is_that_of_its_rows_and_zeros_are_none() -> None:
+    with state_of(DenseArray("i8")) as simulation:
+        state = simulation.handles[0].state
+        state.add_emit(np.array([3, 77, 500], np.uint64), np.array([-5, 4, 4]))
+        found = greatest(state, next(iter(state.store.columns)))
+        assert (found.value, sorted(found.keys.tolist())) == (4, [77, 500])
+        assert found.of_bin.tolist() == [-5 if b == 3 else 4 if b in (77 % 8, 500 % 8) else NONE for b in range(8)]

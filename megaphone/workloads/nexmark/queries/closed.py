@@ -27,7 +27,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from megaphone.state.access import NO_ROW
 from megaphone.state.stores import HashTable
 
 if TYPE_CHECKING:
@@ -82,19 +81,18 @@ def _raise(state: Any, auction: Any, price: Any, date: Any) -> None:  # noqa: AN
 
     Cost: a look-up per bid on an auction that is open; what follows is for the few that lead.
     """
-    rows = state.rows(auction, insert=False)
-    at = np.flatnonzero(rows != NO_ROW)
-    rows = rows[at]
-    leads = np.flatnonzero(price[at] >= state.gather(rows, "ask"))
-    if not len(leads):
+    at, rows = state.reached(auction, "ask", price)
+    if not len(at):
         return
-    at, rows = at[leads], rows[leads]
     date = date[at]
     valid = np.flatnonzero((state.gather(rows, "begins") <= date) & (date < state.gather(rows, "expires")))
-    # Of a row that is put twice the last value stays, so the highest price of each comes last.
-    valid = valid[np.argsort(price[at[valid]], kind="stable")]
-    state.put(rows[valid], "ask", price[at[valid]] + np.uint64(1))
-    state.put(rows[valid], "won", 1)
+    # Of a row that is put twice the last value stays, so the highest price of each comes last.  Which of equal prices
+    # does is nothing to a row, so the sort need not be a stable one, which takes several times as long.
+    best = price[at[valid]]
+    order = np.argsort(best)
+    rows = rows[valid[order]]
+    state.put(rows, "ask", best[order] + np.uint64(1))
+    state.put(rows, "won", 1)
 
 
 def _close(events: Streams, carried: str, context: Any) -> None:  # noqa: ANN401 - a BinaryContext

@@ -14,8 +14,10 @@ bid, a row for every auction with the most bids in it: T, the auction and its bi
 since the slide before is answered again.
 
 Deletions wait as post-dated records in the bin of their auction and move with it; an auction whose last bid has left
-the window is removed.  A bin with auctions in it also has a post-dated record for the next slide end, its *alarm*:
-nothing else may be due then, and still the window is to be answered.
+the window is removed.  Of what a batch counts, all that changes at one slide end in one bin is one such record, a
+*bundle*: a heap of records bid by bid would cost more than all the rest.  A bin with auctions in it also has a bundle
+without changes for the next slide end, its *alarm*: nothing else may be due then, and still the window is to be
+answered.
 """
 
 from __future__ import annotations
@@ -25,8 +27,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from megaphone.dataflow.batch import BytesColumn
 from megaphone.dataflow.hashing import bins_of, hash_keys
-from megaphone.state.access import NO_ROW
 from megaphone.state.greatest import greatest
 from megaphone.state.stores import HashTable
 from megaphone.workloads.nexmark.queries.q7 import is_highest
@@ -39,8 +41,12 @@ COLUMNS: Final = {"time": "u8", "auction": "u8", "bids": "u8"}
 READS: Final = {"bid": ("auction", "date_time")}
 _COUNTED: Final = {"auction": "u8", "bids": "i8", "enters": "u8", "leaves": "u8"}
 """Bids of one auction that count at the slide ends in [enters, leaves)."""
-_CHANGE: Final = {"auction": "u8", "bids": "i8", "at": "u8"}
-"""What changes an auction's count from a slide end on; 0 bids are an alarm for the bin."""
+_BUNDLE: Final = {"auction": "u8", "at": "u8", "changes": "bytes"}
+"""What changes counts of one bin from a slide end on: an auction of the bin, the slide end, and pairs of 8 bytes each,
+an auction and the bids that come or, below 0, go. Without pairs it is an alarm."""
+_PAIR_BYTES: Final = 16
+_RADIX_BITS: Final = 16
+_TRUE: Final = np.ones(1, np.bool_)
 
 
 def q5(events: Streams, how: Style) -> Stream:
@@ -49,7 +55,7 @@ def q5(events: Streams, how: Style) -> Stream:
     counted = events.bid.flat_map(partial(_count_batch, size, slide), columns=_COUNTED, name=how.name("count-of-batch"))
     most = counted.stateful_unary(
         key="auction", state=HashTable("u8", {"bids": "i8"}), fold=SlidingCount(slide, events).fold, columns=COLUMNS,
-        pending=_CHANGE, **how.options("count"),
+        pending=_BUNDLE, **how.options("count"),
     )  # fmt: skip
     return most.stateful_unary(
         key="time", state=HashTable("u8", {"unused": "u8"}), fold=_most_of_all, columns=COLUMNS, per_time=True,
@@ -105,7 +111,7 @@ class SlidingCount:
         """Answer the windows that end at or before this time; then count what has happened since."""
         due = [segment for segment in context.segments if "at" in segment.schema.index]
         if due:
-            self._answer(context, *(np.concatenate([segment[name] for segment in due]) for name in _CHANGE))
+            self._answer(context, due)
         for counted in context.segments[len(due) :]:
             self._count(context, counted)
 
@@ -113,14 +119,16 @@ class SlidingCount:
         """Return the first slide end after a logical time."""
         return (time // self._slide + 1) * self._slide
 
-    def _answer(self, context: Any, auction: Any, bids: Any, at: Any) -> None:  # noqa: ANN401 - a FoldContext, arrays
+    def _answer(self, context: Any, due: Any) -> None:  # noqa: ANN401 - a FoldContext, Batches of bundles
         """Change the counts and send the most, slide end by slide end: mostly there is one."""
         after = self._next_end(context.time)
-        hosts = auction
-        for end in range(int(at.min()), after, self._slide):
-            now = (at == end) & (bids != 0)
-            if now.any():
-                _change(context.state, auction[now], bids[now])
+        hosts, at = (np.concatenate([segment[name] for segment in due]) for name in ("auction", "at"))
+        pairs, pairs_at = _unbundled([segment["changes"] for segment in due], at)
+        first = int(at.min())
+        for end in range(first, after, self._slide):
+            now = pairs if pairs_at is None else pairs[pairs_at == end]
+            if len(now) and (pairs_at is not None or end == first):
+                _change(context.state, np.ascontiguousarray(now[:, 0]), now[:, 1].astype(np.int64))
             most = greatest(context.state, "bids")
             if len(most.keys):
                 n = len(most.keys)
@@ -135,21 +143,43 @@ class SlidingCount:
         auction, bids, enters, leaves = (counted[name] for name in _COUNTED)
         after = self._next_end(context.time)
         now = enters == after
+        hosts, bins = self._post_date(context, auction, -bids, leaves)
         if now.all():
             context.state.add_emit(auction, bids)
         else:
             context.state.add_emit(auction[now], bids[now])
-            later = {"auction": auction[~now], "bids": bids[~now], "at": enters[~now]}
-            context.post_date(later, self._events.ceil_tick(enters[~now]))
-        leaving = {"auction": auction, "bids": -bids, "at": leaves}
-        context.post_date(leaving, self._events.ceil_tick(leaves))
-        self._set_alarms(context, auction[now], self._bins(context, auction[now]), after)
+            self._post_date(context, auction[~now], bids[~now], enters[~now])
+            hosts = auction[now]
+            bins = self._bins(context, hosts)
+        self._set_alarms(context, hosts, bins, after)
+
+    def _post_date(self, context: Any, auction: Any, bids: Any, at: Any) -> tuple[Any, Any]:  # noqa: ANN401 - as above
+        """Post-date changes in bundles; returns an auction of each bundle, and its bin."""
+        bins = self._bins(context, auction)
+        one_end = (at == at[0]).all()
+        order = np.argsort(bins, kind="stable") if one_end else np.lexsort((at, bins))
+        bins, pairs = bins[order], np.empty((len(order), 2), np.uint64)
+        np.take(auction, order, out=pairs[:, 0])
+        np.take(bids.view(np.uint64), order, out=pairs[:, 1])
+        begins = bins[1:] != bins[:-1]
+        if not one_end:
+            at = at[order]
+            begins |= at[1:] != at[:-1]
+        first = np.flatnonzero(np.concatenate((_TRUE, begins)))
+        changes = BytesColumn(
+            np.concatenate((first, [len(order)])).astype(np.uint32) * np.uint32(_PAIR_BYTES),
+            pairs.reshape(-1).view(np.uint8),
+        )
+        hosts, ends = pairs[first, 0], at[first]
+        context.post_date({"auction": hosts, "at": ends, "changes": changes}, self._events.ceil_tick(ends))
+        return hosts, bins[first]
 
     def _bins(self, context: Any, auction: Any) -> Any:  # noqa: ANN401 - a FoldContext, arrays
         state = context.state
         if self._alarm_set is None:
             self._alarm_set = np.zeros(1 << state.bin_shift, np.uint64)
-        return bins_of(hash_keys(auction, state.hash_name), state.bin_shift)
+        bins = bins_of(hash_keys(auction, state.hash_name), state.bin_shift)
+        return bins.astype(np.uint16) if state.bin_shift <= _RADIX_BITS else bins  # numpy sorts those by radix
 
     def _set_alarms(self, context: Any, auction: Any, bins: Any, end: int) -> None:  # noqa: ANN401 - as above
         """See that bins have something due at a slide end; an auction of each stands for it."""
@@ -158,18 +188,27 @@ class SlidingCount:
             return
         bins, first = np.unique(bins[unset], return_index=True)
         n = len(bins)
-        alarm = {
-            "auction": auction[unset][first], "bids": np.zeros(n, np.int64), "at": np.full(n, end, np.uint64)
-        }  # fmt: skip
+        nothing = BytesColumn(np.zeros(n + 1, np.uint32), np.empty(0, np.uint8))
+        alarm = {"auction": auction[unset][first], "at": np.full(n, end, np.uint64), "changes": nothing}
         context.post_date(alarm, self._events.ceil_tick(end))
         self._alarm_set[bins] = end
+
+
+def _unbundled(bundles: Any, at: Any) -> tuple[Any, Any]:  # noqa: ANN401 - BytesColumns; arrays
+    """Return the pairs of bundles, uint64[n, 2], and the slide end of each pair; None for it if it is one for all."""
+    parts = [bundle.data[int(bundle.offsets[0]) : int(bundle.offsets[-1])].view(np.uint64) for bundle in bundles]
+    pairs = (parts[0] if len(parts) == 1 else np.concatenate(parts)).reshape(-1, 2)
+    if (at == at[0]).all():
+        return pairs, None
+    lengths = np.concatenate([np.diff(bundle.offsets) for bundle in bundles])
+    return pairs, np.repeat(at, lengths // _PAIR_BYTES)
 
 
 def _change(state: Any, auction: Any, bids: Any) -> None:  # noqa: ANN401 - a StoreAccess, arrays
     """Add to counts, and remove auctions that have none left."""
     left = state.add_emit(auction, bids)
-    rows = state.rows(np.unique(auction[left == 0]), insert=False)
-    rows = rows[rows != NO_ROW]
+    rows = state.rows(auction[left == 0], insert=False)
+    # An auction may have been at none in passing, or several times.
     state.remove(rows[state.gather(rows, "bids") == 0])
 
 

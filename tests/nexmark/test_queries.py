@@ -184,9 +184,7 @@ def calls_of(name: str, scale: int) -> int:
     return calls
 
 
-COUNTED = tuple(
-    name for name in QUERY_NAMES if name != "q2-flex" and name.removesuffix("-flex") not in ("q3", "q4", "q6", "q8")
-)
+COUNTED = tuple(name for name in QUERY_NAMES if name.removesuffix("-flex") not in ("q3", "q4", "q6", "q8"))
 """The others, most of whose ticks have few rows, are counted in test_no_python_per_event.py."""
 
 

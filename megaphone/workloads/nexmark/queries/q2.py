@@ -2,10 +2,9 @@
 
 ::
 
-    bid --> auction % 123 == 0 --by auction--> (time, auction, price)
+    bid --by auction--> auction % 123 == 0 --> (time, auction, price)
 
-A row for each bid on an auction whose id is divisible by 123: its event time, auction and price.  Selection comes
-first, as in q3: it needs nothing but the bid, and what it drops need not travel.
+A row for each bid on an auction whose id is divisible by 123: its event time, auction and price.
 """
 
 from __future__ import annotations
@@ -25,8 +24,8 @@ DIVISOR: Final = np.uint64(123)
 
 def q2(events: Streams, how: Style) -> Stream:
     """Build the query."""
-    bids = events.bid.filter(_wanted, name=how.name("select"))
-    return how.distribute(bids, "auction").map(_row, columns=COLUMNS, name=how.name("project"))
+    bids = how.distribute(events.bid, "auction").filter(_wanted, name=how.name("select"))
+    return bids.map(_row, columns=COLUMNS, name=how.name("project"))
 
 
 def _wanted(bid: Any) -> Any:  # noqa: ANN401 - a Batch, bool[n]

@@ -153,7 +153,7 @@ def touch_memory(needed_bytes: int) -> int:
     """
     wanted = max(_TOUCHED_BYTES_MIN, int(needed_bytes * _TOUCHED_MORE))
     wanted = min(wanted, int(MEMORY_SHARE * memory_info().get("MemAvailable", 0)))
-    pieces = []
+    pieces: list[mmap.mmap] = []
     try:
         # In pieces, so that an interrupt does not wait for all of it.
         while len(pieces) * _TOUCHED_PIECE < wanted:

@@ -202,6 +202,8 @@ class WordCountSettings(CountSettings):
         domain: number of different keys, drawn uniformly.
         validate: compare all outputs with an independent count.
         preload: load every key before the clock starts.
+        slices: keep latency around each migration in slices of 10 ms; with migration "none", around the times at
+            which the built-in strategies move.
     """
 
     rate_per_worker: float | None = 100_000.0
@@ -209,6 +211,7 @@ class WordCountSettings(CountSettings):
     domain: int = 1_000_000
     validate: bool = False
     preload: bool = True
+    slices: bool = False
 
     @property
     def duration_ns(self) -> int:

@@ -139,7 +139,7 @@ def drive(settings: WordCountSettings, worker: Worker, handles: Handles) -> Meas
         rate=settings.rate_per_worker, duration_ns=settings.duration_ns, plan=plan, control=control,
         gap_ns=settings.gap_ns, first_time=FIRST_TIME, batch_records=BATCH_RECORDS,
         warmer=Warmer(worker, count.op, plan) if plan is not None and settings.transfer == "handover" else None,
-        switches_ns=switch_times(planned, settings.duration_ns),
+        switches_ns=switch_times(planned, settings.duration_ns) if settings.slices else (),
     )  # fmt: skip
     measured = driver.run()
     measured.extra = {

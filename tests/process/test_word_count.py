@@ -183,7 +183,7 @@ def test_a_record_that_a_hidden_operator_delays_shows_its_delay() -> None:
 @pytest.mark.parametrize("migration", ["none", "sudden"])
 def test_the_second_after_a_switch_has_all_that_was_due_in_it_whether_anything_moves_or_not(migration: str) -> None:
     settings = WordCountSettings(
-        rate_per_worker=20_000, duration_s=1.6, domain=999, memory_bytes=64 << 20, migration=migration
+        rate_per_worker=20_000, duration_s=1.6, domain=999, memory_bytes=64 << 20, migration=migration, slices=True
     )
     first, last = run_synthetic(settings).switches
     assert [first.time_ns, last.time_ns] == [1_600_000_000 // 3, 3_200_000_000 // 3]

@@ -42,7 +42,7 @@ def _points(size: Size) -> list[Point]:
         memory = ("--memory", f"{keys * 8 * 5 // 4 + (1 << 29)}")
         for strategy in ("none", "sudden"):
             of = {"keys_m": keys_m, "strategy": strategy}
-            moving = ("--migration", strategy, *memory)
+            moving = ("--migration", strategy, "--slices", *memory)
             points.append(word_count(of, _SECONDS[size], *moving, domain=keys, rate=_RATE[size]))
         of = {"keys_m": keys_m, "strategy": "closed loop"}
         closed = word_count(of, _SECONDS[size] / 2, *memory, domain=keys, rate=None)

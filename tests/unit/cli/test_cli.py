@@ -107,7 +107,7 @@ def test_all_flags_of_word_count_reach_the_settings(played: Played, tmp_path: Pa
     argv = (
         "word-count --rate 5e4 --duration 2.5 --domain 1e6 --migration batched --backend vec --hash mix -w 3"
         " --bin-shift 4 --transfer copy --gap 1000 --batch-bins 2 --initial half --target one --validate --no-preload"
-        " --seed 7 --memory 512M --format tsv --report"
+        " --slices --seed 7 --memory 512M --format tsv --report"
     )
     assert main([*argv.split(), report]) == 0
     expected = WordCountSettings(
@@ -122,6 +122,7 @@ def test_all_flags_of_word_count_reach_the_settings(played: Played, tmp_path: Pa
         transfer="copy",
         gap_ns=1000,
         batch_bins=2,
+        slices=True,
         initial="half",
         target="one",
         validate=True,

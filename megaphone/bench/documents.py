@@ -9,19 +9,21 @@
 
 from __future__ import annotations
 
+import math
 import statistics
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from megaphone.bench import targets
 from megaphone.bench.experiments.nexmark import FLEX_OVER_PLAIN, ORIGINAL_FLEX_HALF_P99_MS, ORIGINAL_FLEX_M_S
-from megaphone.bench.table import figures, grouped, ratios
+from megaphone.bench.table import figures, grouped, ratios, shares
 from megaphone.errors import UsageError
 from megaphone.observe.files import write_whole
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    from megaphone.bench.experiment import Value
     from megaphone.bench.results import Result
 
 _NOTHING: Final = "–"
@@ -61,8 +63,81 @@ def nexmark_of(results: Mapping[str, Result]) -> list[str]:
     return targets.markdown_table(header, rows)
 
 
+_RATES: Final[Mapping[str, Mapping[str, Value]]] = {
+    "dense counts, closed loop, 10 M keys": {"mark": "closed loop", "backend": "vec", "keys": 10_000_000},
+    "dense counts, closed loop, 1 M keys": {"mark": "closed loop", "backend": "vec", "keys": 1_000_000},
+    "hash table, closed loop, 10 M keys": {"mark": "closed loop", "backend": "hashmap", "keys": 10_000_000},
+    "hash table, closed loop, 1 M keys": {"mark": "closed loop", "backend": "hashmap", "keys": 1_000_000},
+    "hash table, its first second from empty, 10 M keys": {"mark": "inserting, closed loop"},
+    "exchange alone, both ways, 1.000 copies": {"mark": "exchange"},
+}
+_LATENCIES: Final[Mapping[str, Mapping[str, Value]]] = {
+    "100 k records/s": {"mark": "100 k/s"},
+    "6 M records/s": {"mark": "6 M/s"},
+    "40 M records/s, 10 M keys": {"mark": "40 M/s"},
+    "6 M records/s, 4 workers on 2 cores": {"mark": "6 M/s, 4 workers"},
+    "5 M records/s, hash table that fills with 10 M keys": {"mark": "inserting, 5 M/s"},
+}
+_INCREMENTS: Final = "increments_80mb_prefetch_m_s_2"
+
+
+def rates_of(results: Mapping[str, Result]) -> list[str]:
+    """Return the table of closed loops.
+
+    Raises:
+        UsageError: there is no result of ``marks``.
+    """
+    rows = []
+    for what, of in _RATES.items():
+        mine = _marks(results, of)
+        rates, parts = figures(mine, "rate_m_s"), shares(mine, "rate_m_s", _INCREMENTS)
+        part = f"{statistics.median(parts):.2f}" if parts else _NOTHING
+        rows.append([what, *_spread(rates, " M"), part])
+    return targets.markdown_table(["", "records/s", "least–most", "of the yardstick"], rows)
+
+
+def latencies_of(results: Mapping[str, Result]) -> list[str]:
+    """Return the table of latency at fixed rates.
+
+    Raises:
+        UsageError: there is no result of ``marks``.
+    """
+    rows = []
+    for what, of in _LATENCIES.items():
+        mine = _marks(results, of)
+        cells = [what]
+        for name in ("p50_ms", "p99_ms", "p999_ms"):
+            middle, between = _spread(figures(mine, name), " ms")
+            cells.append(middle if middle == _NOTHING else f"{middle} ({between})")
+        rows.append(cells)
+    return targets.markdown_table(["", "p50", "p99", "p99.9"], rows)
+
+
+def _marks(results: Mapping[str, Result], of: Mapping[str, Value]) -> list[Mapping[str, Any]]:
+    if "marks" not in results:
+        message = "no result of marks: run megaphone bench run marks --size full"
+        raise UsageError(message)
+    return [row for parameters, rows in grouped(results["marks"]) if of.items() <= parameters.items() for row in rows]
+
+
+def _spread(values: Sequence[float], unit: str) -> tuple[str, str]:
+    """Return the median with its unit, and the least and the most, in three digits."""
+    if not values:
+        return _NOTHING, _NOTHING
+    return short(statistics.median(values)) + unit, f"{short(min(values))}–{short(max(values))}"
+
+
+def short(value: float) -> str:
+    """Return a figure in three digits.
+
+    >>> [short(value) for value in (271.4, 43.84, 1.0, 0.0574, 0.0)]
+    ['271', '43.8', '1.00', '0.057', '0.000']
+    """
+    return f"{value:.{2 - min(2, max(-1, math.floor(math.log10(value))))}f}" if value else "0.000"
+
+
 TABLES: Final[dict[str, Callable[[Mapping[str, Result]], list[str]]]] = {
-    "targets": targets.markdown_of, "nexmark": nexmark_of,
+    "targets": targets.markdown_of, "nexmark": nexmark_of, "rates": rates_of, "latencies": latencies_of,
 }  # fmt: skip
 """What may stand between two comments, by the name that they have."""
 

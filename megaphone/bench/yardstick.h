@@ -31,7 +31,7 @@ enum {
     MP_YARD_WAKE = 5,       /* process 1 sleeps in futex; samples: ns from before the wake-up until it runs */
     MP_YARD_TOUCH = 6,      /* first touch of the pages of the part, at most all of them */
 };
-enum { MP_YARD_SAMPLES = 65536, MP_YARD_HOP_TRIPS = 32, MP_YARD_WINDOW = 32 };
+enum { MP_YARD_SAMPLES = 262144, MP_YARD_HOP_TRIPS = 32, MP_YARD_WINDOW = 32 };
 enum { MP_YARD_RING_BYTES = 2097152 }; /* of the part of process 0 that the ring's slabs take */
 
 typedef struct mp_yard_task {

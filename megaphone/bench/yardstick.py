@@ -25,6 +25,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from megaphone._core import ffi, lib
 from megaphone.bench.yardstick_run import Loop, Run, refuse_wrong, run_loop, shared_memory, task_of
@@ -52,6 +53,8 @@ NAMES: Final[dict[str, tuple[str, str]]] = {
     "increments_80mb_prefetch_m_s_2": ("M/s", "the same by 2 processes, 80 MB each, together"),
     "ring_m_records_s": ("M/s", "records of 16 bytes written by one process, summed by the other"),
     "hop_ns": ("ns", "a cache line one way between 2 processes, median"),
+    "held_up_ms_p99": ("ms", "work that comes at any moment, until 2 processes that never sleep have both run, p99"),
+    "held_up_ms_p999": ("ms", "the same, 99.9th percentile"),
     "futex_wake_us_p50": ("us", "from a wake-up until the sleeper on another core runs, median"),
     "futex_wake_us_p99": ("us", "the same, 99th percentile"),
     "first_touch_us_per_page_1": ("us", "first touch of a page of shared memory, 1 process"),
@@ -67,6 +70,8 @@ QUICK: Final[dict[str, tuple[str, str]]] = {
         "increments_80mb_prefetch_m_s_2",
         "ring_m_records_s",
         "hop_ns",
+        "held_up_ms_p99",
+        "held_up_ms_p999",
         "futex_wake_us_p50",
     )
 }
@@ -82,6 +87,9 @@ LOOPS: Final[dict[str, Loop]] = {
     **{f"increments_80mb_prefetch_m_s_{n}": Loop(lib.MP_YARD_INCREMENTS, n, 80 * MIB, True) for n in (1, 2)},
     "ring_m_records_s": Loop(lib.MP_YARD_RING, 2, lib.MP_YARD_RING_BYTES),
     "hop_ns": Loop(lib.MP_YARD_HOP, 2, _PART_BYTES_LEAST),
+    # What else the machine does comes by some times a second: a quarter of one does not show it.
+    "held_up_ms_p99": Loop(lib.MP_YARD_HOP, 2, _PART_BYTES_LEAST, longer=4),
+    "held_up_ms_p999": Loop(lib.MP_YARD_HOP, 2, _PART_BYTES_LEAST, longer=4),
     "futex_wake_us_p50": Loop(lib.MP_YARD_WAKE, 2, _PART_BYTES_LEAST),
     "futex_wake_us_p99": Loop(lib.MP_YARD_WAKE, 2, _PART_BYTES_LEAST),
     **{f"first_touch_us_per_page_{n}": Loop(lib.MP_YARD_TOUCH, n, 256 * MIB) for n in (1, 2)},
@@ -254,12 +262,31 @@ def _figure(run: Run, name: str) -> float:
         return run.count / run.elapsed_ns * 1e3
     if kind == lib.MP_YARD_RING:
         return run.outcomes[0].count / run.elapsed_ns * 1e3
+    if kind == lib.MP_YARD_HOP and name.startswith("held_up"):
+        return waited_ns(run.samples, 0.999 if name.endswith("p999") else 0.99) / 1e6
     if kind == lib.MP_YARD_HOP:
         return float(np.median(run.samples)) / (2 * int(lib.MP_YARD_HOP_TRIPS))
     if kind == lib.MP_YARD_WAKE:
         return float(np.percentile(run.samples, 99 if name.endswith("p99") else 50)) / 1e3
     # Of each process for itself: that another does the same at once shows in its own time.
     return sum(outcome.end_ns - outcome.start_ns for outcome in run.outcomes) / run.count / 1e3
+
+
+def waited_ns(lengths: npt.NDArray[np.uint32], share: float) -> float:
+    """Return how long what comes at any moment waits at most for the end of the interval that it comes into.
+
+    In an interval of length s the wait is anything between 0 and s, so more than w is waited in max(0, s - w) of each.
+
+    Args:
+        lengths: uint32[n], ns, of intervals that follow each other.
+        share: of all moments, below 1.
+    """
+    longest = np.sort(lengths.astype(np.float64))[::-1]
+    beyond, count = (1 - share) * longest.sum(), np.arange(1, len(longest) + 1)
+    waits = (np.cumsum(longest) - beyond) / count
+    # With the k longest beyond w, w lies between the k-th and the one after it.
+    after = np.append(longest[1:], 0.0)
+    return float(waits[np.argmax(waits >= after)])
 
 
 # ---- the command -------------------------------------------------------------------------------------------------

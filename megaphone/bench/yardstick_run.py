@@ -39,12 +39,14 @@ class Loop:
         processes: that take part.
         part_bytes: of shared memory for each.
         is_prefetched: increments with a rolling window of prefetches.
+        longer: times the length that loops have.
     """
 
     kind: int
     processes: int
     part_bytes: int
     is_prefetched: bool = False
+    longer: int = 1
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def task_of(loop: Loop, seconds: float) -> Any:
             "processes": loop.processes,
             "is_prefetched": loop.is_prefetched,
             "part_bytes": loop.part_bytes,
-            "duration_ns": max(1, min(int(seconds * 1e9), 2**62)),
+            "duration_ns": max(1, min(int(seconds * loop.longer * 1e9), 2**62)),
             "patience_ns": int(PATIENCE_SECONDS * 1e9),
         },
     )

@@ -94,10 +94,11 @@ def execute(
     graph.finish()
     if drive is None:
         _refuse_unfed_inputs(graph)
-    wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+    # One by which workers ask for memory, one by which a signal wakes the supervisor.
+    memory_fd, signal_fd = (os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK) for _ in range(2))
     try:
-        with DeferredSignals(wake_fd) as signals:
-            run_memory = RunMemory.create(graph, limits, wake_fd)
+        with DeferredSignals(signal_fd) as signals:
+            run_memory = RunMemory.create(graph, limits, memory_fd)
             try:
                 supervisor = Supervisor(
                     program, graph, run_memory, signals, measure_memory=measure_memory, on_tick=on_tick
@@ -108,7 +109,8 @@ def execute(
                 # A caller may keep an exception, whose traceback has all of this: it must not keep the mappings, too.
                 run_memory.control = run_memory.data = run_memory.view = ffi.NULL
     finally:
-        os.close(wake_fd)
+        os.close(memory_fd)
+        os.close(signal_fd)
 
 
 def _supervise(supervisor: Supervisor, graph: Graph, memory: RunMemory) -> Result:

@@ -24,12 +24,12 @@ class DeferredSignals:
     Outside the main thread nothing is replaced, because signals are never handled there; and one that is ignored
     stays ignored.
 
-    Args:
+    Attributes:
         wake_fd: eventfd that the waiting loop polls.
     """
 
     def __init__(self, wake_fd: int) -> None:
-        self._wake_fd = wake_fd
+        self.wake_fd = wake_fd
         self._before: dict[int, Callable[[int, FrameType | None], Any]] = {}
         self._noted: list[int] = []
 
@@ -41,7 +41,7 @@ class DeferredSignals:
 
     def _note(self, number: int, _: FrameType | None) -> None:
         self._noted.append(number)
-        os.eventfd_write(self._wake_fd, 1)
+        os.eventfd_write(self.wake_fd, 1)
 
     def __enter__(self) -> DeferredSignals:
         if threading.current_thread() is threading.main_thread():

@@ -6,11 +6,12 @@
     sockets ------ ready, done, result, error -----> go / stop word
     pidfds ------- a worker has ended -------------> reaped; lost, if it had not said why
     pipes -------- what workers print -------------> standard error, line by line, with [w1]
-    eventfd ------ memory is wanted, a signal -----> grow ahead of need / handle it
+    eventfd ------ a signal has come --------------> handle it
     tick --------- 4 times a second ---------------> is it stuck? what does it occupy? the caller's own
 
-Nothing here is on a data path.  ``watch`` raises as soon as the run has failed, and ``end`` leaves no process, no
-zombie and no descriptor behind: workers see the stop word and get a short grace, then the kernel ends them.
+Memory grows ahead of need in a thread of its own (grower.py).  Nothing here is on a data path.  ``watch`` raises as
+soon as the run has failed, and ``end`` leaves no process, no zombie and no descriptor behind: workers see the stop word
+and get a short grace, then the kernel ends them.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from megaphone._core import lib
 from megaphone.dataflow import failures, wire
 from megaphone.dataflow.functions import MAIN_NAME, Program
 from megaphone.dataflow.graph import Graph
+from megaphone.dataflow.grower import Grower
 from megaphone.dataflow.host import ENTRY, STOP_FAILED, STOP_OVER
 from megaphone.dataflow.memory import RunMemory
 from megaphone.dataflow.output import LineForwarder
@@ -52,8 +54,6 @@ GRACE_SECONDS: Final = 0.3
 EXIT_SECONDS: Final = 2.0
 """For interpreters to end after everything is in: threads of the user's may hold them."""
 REAP_SECONDS: Final = 10.0
-GROW_BYTES: Final = 8 << 20
-"""Per look: about 30 ms, in which nobody else is served."""
 
 
 @dataclass(eq=False)
@@ -110,7 +110,7 @@ class Supervisor:
     Args:
         program: what workers load.
         graph: the caller's own, finished.
-        memory: both regions; ``wake_fd`` is the eventfd.
+        memory: both regions.
         signals: that are held back.
         measure_memory: whether to sample what all processes occupy together.
         on_tick: called about four times a second; what it raises ends the run.
@@ -141,12 +141,12 @@ class Supervisor:
         self._measure_memory, self._on_tick = measure_memory, on_tick
         self._poll = select.poll()
         self._handlers: dict[int, Callable[[], None]] = {}
-        self._growing = False
+        self._grower: Grower | None = None
         self._ending = False
         self._started = self._next_tick = time.monotonic()
         self._over = False
         self._stuck = StuckWatch(graph, memory)
-        self._watch_fd(memory.wake_fd, self._on_wake)
+        self._watch_fd(signals.wake_fd, self._on_signal)
 
     # -- start ---------------------------------------------------------------------------------------------------------
 
@@ -165,6 +165,7 @@ class Supervisor:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             os.close(start_fd)
+        self._grower = Grower(self._memory)
 
     def _start_data(self) -> Mapping[str, Any]:
         memory, program = self._memory, self._program
@@ -229,10 +230,8 @@ class Supervisor:
             MegaphoneError: the run has failed; what the workers were doing meanwhile is for ``end``.
         """
         while not all(child.ended for child in self.children):
-            self._serve(0.0 if self._growing else max(0.0, self._next_tick - time.monotonic()))
+            self._serve(max(0.0, self._next_tick - time.monotonic()))
             self._signals.handle()
-            if self._growing:
-                self._growing = self._grow() >= GROW_BYTES
             if time.monotonic() >= self._next_tick:
                 self._tick()
 
@@ -242,14 +241,9 @@ class Supervisor:
             if handler is not None:
                 handler()
 
-    def _on_wake(self) -> None:
+    def _on_signal(self) -> None:
         with contextlib.suppress(BlockingIOError):
-            os.eventfd_read(self._memory.wake_fd)
-        self._growing = True
-
-    def _grow(self) -> int:
-        memory = self._memory
-        return int(lib.mp_chunks_grow_ahead(memory.control, memory.data, memory.data_fd, GROW_BYTES))
+            os.eventfd_read(self._signals.wake_fd)
 
     def _on_output(self, forwarder: LineForwarder) -> None:
         if not forwarder.read():
@@ -284,7 +278,8 @@ class Supervisor:
                 with contextlib.suppress(OSError):
                     other.socket.send(b"g")
             self._started = time.monotonic()
-            self._growing = True
+            if self._grower is not None:
+                self._grower.wake()
         else:
             self.seconds = time.monotonic() - self._started
             self._sample_memory()
@@ -355,6 +350,8 @@ class Supervisor:
     def end(self) -> None:
         """End what is still alive, reap it, show what it printed last, and close every descriptor."""
         self._ending = True
+        if self._grower is not None:
+            self._grower.end()
         if not all(child.ended for child in self.children):
             self._stop(STOP_FAILED)
             for child in self.children:

@@ -11,6 +11,7 @@
  *           and growing is one sweep from the first row to the last: it stops only at an empty row, hence every key
  *           whose old home is below the cursor is in the new table and every other one in the old. The new table is
  *           initialised just ahead of what it holds: its last initialised row is always empty, so no probe runs beyond.
+ * Sizes     doublings of a first size that differs from bin to bin, so that tables which fill evenly grow one after another.
  * Load      at most 5/8: a hit then reads 1.8 rows in the mean, mostly of one line. While a large table grows,
  *           its unswept part rises to about 11/16.
  * Removal   shifts the rest of the cluster back: no tombstones, so a table that is churned stays as fast as a new one.

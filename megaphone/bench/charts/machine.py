@@ -29,6 +29,7 @@ _WORDS: Final = {
     "copy": "memcpy in shared memory", "increments": "random increments of 64-bit cells", "prefetch": "prefetched",
     "ring": "records of 16 bytes through a ring, one way", "hop": "a cache line's way to another core",
     "first touch": "first touch of a page of shared memory", "futex wake": "from a wake-up until the sleeper runs",
+    "held up": "until two that never sleep have both run", "p50": "median", "p99": "p99", "p999": "p99.9",
     "8mb": "8 MB", "80mb": "80 MB", "1m": "1 MB", "256m": "256 MB", "1": "1 process", "2": "2 processes",
 }  # fmt: skip
 

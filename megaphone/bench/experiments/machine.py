@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from megaphone.bench.experiment import Report
 
 _SECONDS: Final[dict[Size, float]] = {"smoke": 0.02, "full": 0.5}
-_FIGURES: Final = 16
+_FIGURES: Final = 20
 
 
 def _points(size: Size) -> list[Point]:
@@ -33,6 +33,7 @@ MACHINE: Final = Experiment(
         Column("copy_256m_gb_s_2", "copy GB/s", 1), Column("increments_8mb_m_s_2", "incr. 8 MB M/s", 0),
         Column("increments_80mb_m_s_2", "80 MB M/s", 0), Column("increments_80mb_prefetch_m_s_2", "prefetched M/s", 0),
         Column("ring_m_records_s", "ring M/s", 0), Column("hop_ns", "hop ns", 0),
+        Column("held_up_ms_p99", "held up ms", 2),
         Column("futex_wake_us_p50", "wake us", 1), Column("first_touch_us_per_page_1", "touch us", 2),
     ),
     repeat={"smoke": 1, "full": 5},

@@ -85,6 +85,6 @@ MARKS: Final = Experiment(
         Column("copies_per_record", "copies", 3), Column("fresh_after_warmup", "fresh", 0),
         Column("grow_pause_ms", "growth ms", 3), Column("empty_us", "empty us", 1),
     ),
-    beside={"rate_m_s": "increments_80mb_prefetch_m_s_2"},
+    beside={"rate_m_s": "increments_80mb_prefetch_m_s_2", "p99_ms": "held_up_ms_p99"},
     repeat={"smoke": 1, "full": 7},
 )  # fmt: skip

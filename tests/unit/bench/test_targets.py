@@ -145,14 +145,17 @@ def test_the_table_has_a_line_for_each_promise_for_people_and_for_documents(tmp_
     assert not any(tmp_path.iterdir())
 
 
-DOCUMENT = "# Figures\n\n<!-- targets -->\nold\n<!-- /targets -->\nbetween\n<!-- nexmark -->\n<!-- /nexmark -->\nend"
+DOCUMENT = (
+    "# Figures\n\n<!-- targets -->\nold\n<!-- /targets -->\nbetween\n<!-- nexmark -->\n<!-- /nexmark -->\n"
+    "<!-- rates -->\n<!-- /rates -->\n<!-- latencies -->\n<!-- /latencies -->\nend"
+)
 
 
 def test_a_document_gets_its_tables_and_keeps_all_else(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     folder, path = fabricated.folder(tmp_path), tmp_path / "figures.md"
     path.write_text(DOCUMENT)
     assert main(["bench", "targets", str(folder), "--into", str(path)]) == 0
-    assert capfd.readouterr().out.split("\n") == [f"{path}: targets", f"{path}: nexmark", ""]
+    assert capfd.readouterr().out.split("\n") == [*(f"{path}: {name}" for name in TABLES), ""]
     text, found = path.read_text(), results.read_folder(folder)
     for name, table in TABLES.items():
         assert content(text, name) == table(found)
@@ -196,9 +199,28 @@ def test_the_queries_stand_beside_the_originals() -> None:
     assert line == "| q5 | 4.20 | 8.40 | 2.00 | 0.84 | 10.00 | 2.50 | 1.50 | 22 |"
 
 
+def test_rates_and_latencies_are_medians_with_their_least_and_most() -> None:
+    whole = fabricated.result("marks", "full", 3)
+    for row in whole.rows:
+        if row["point"]["mark"] == "exchange":
+            row["figures"]["rate_m_s"] = 270.6 + 10 * row["repeat"]
+            row["yardstick"] = {"increments_80mb_prefetch_m_s_2": 200.0}
+        if row["point"]["mark"] == "100 k/s":
+            row["figures"] |= {"p50_ms": 0.0204 + 0.01 * row["repeat"], "p99_ms": 4.0, "p999_ms": None}
+    assert documents.rates_of({"marks": whole})[-1].endswith(" | 281 M | 271–291 | 1.40 |")
+    assert documents.latencies_of({"marks": whole})[2] == (
+        "| 100 k records/s | 0.030 ms (0.020–0.040) | 4.00 ms (4.00–4.00) | – |"
+    )
+    for table in (documents.rates_of, documents.latencies_of):
+        with pytest.raises(UsageError, match="no result of marks: run megaphone bench run marks --size full"):
+            table({})
+
+
 def test_documents_say_what_the_committed_results_say() -> None:
     found = results.read_folder(FULL)
-    for name, path in (("targets", ROOT / "docs" / "figures.md"), ("nexmark", ROOT / "README.md")):
+    places = {"targets": "docs/figures.md", "nexmark": "README.md", "rates": "README.md", "latencies": "README.md"}
+    assert places.keys() == TABLES.keys()
+    for name, path in ((name, ROOT / path) for name, path in places.items()):
         if path.exists() and (name != "nexmark" or "nexmark" in found):
             told = f"megaphone bench targets docs/results/full --into {path.relative_to(ROOT)} writes it"
             assert content(path.read_text(), name) == TABLES[name](found), told

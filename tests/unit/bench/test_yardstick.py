@@ -15,6 +15,7 @@ import types
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 
@@ -341,3 +342,20 @@ def test_siblings_of_a_core_are_read_as_the_kernel_lists_them(
 
     monkeypatch.setattr(Path, "read_text", read)
     assert yardstick_run._siblings(0) == siblings
+
+
+def test_what_comes_at_any_moment_waits_for_the_end_of_its_interval() -> None:
+    even = np.full(1000, 4_000, np.uint32)
+    assert yardstick.waited_ns(even, 0.99) == pytest.approx(0.99 * 4_000)
+    # One gap of 20 ms in a second: a fiftieth of all moments lie in it, and the later half of them wait 10 ms at most.
+    one = np.append(np.full(245_000, 4_000, np.uint32), np.uint32(20_000_000))
+    assert yardstick.waited_ns(one, 0.99) == pytest.approx(10_000_000, rel=0.01)
+    assert yardstick.waited_ns(one, 0.999) == pytest.approx(19_000_000, rel=0.01)
+    # A gap that is shorter than the share that is left out does not show.
+    short = np.append(np.full(247_500, 4_000, np.uint32), np.uint32(5_000_000))
+    assert yardstick.waited_ns(short, 0.99) < 5_000
+    rng = np.random.default_rng(3)
+    lengths = rng.exponential(50_000, 300).astype(np.uint32) + np.uint32(1)
+    moments = rng.uniform(0, int(lengths.sum()), 400_000)
+    waits = np.cumsum(lengths)[np.searchsorted(np.cumsum(lengths), moments, side="right")] - moments
+    assert yardstick.waited_ns(lengths, 0.99) == pytest.approx(float(np.percentile(waits, 99)), rel=0.02)

@@ -82,7 +82,7 @@ def add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
     targets.add_argument("folder", type=Path, metavar="DIR", help="a folder of results")
     way = targets.add_mutually_exclusive_group()
     way.add_argument(
-        "--markdown", nargs="?", const="targets", choices=("targets", "nexmark"),
+        "--markdown", nargs="?", const="targets", choices=("targets", "nexmark", "rates", "latencies"),
         help="as a table for a document: targets (the default), or nexmark, the queries beside the original's",
     )  # fmt: skip
     way.add_argument("--into", type=Path, metavar="FILE", help="write the tables into their places in this document")

@@ -82,7 +82,8 @@ def a_script_that_never_ends(tmp_path: Path, *, started: bool = True) -> Iterato
     ) as process:  # fmt: skip
         try:
             deadline = time.monotonic() + 30
-            while started and not all(Path(f"{mark}-{index}").exists() for index in (0, 1)):
+            marks = [Path(f"{mark}-{index}") for index in (0, 1)]
+            while started and not all(path.exists() and path.read_text() for path in marks):  # there, and written
                 assert process.poll() is None, process.communicate()[0]
                 assert time.monotonic() < deadline
                 time.sleep(0.01)

@@ -90,7 +90,7 @@ def test_quick_is_a_part_of_all_and_every_name_has_a_loop_a_unit_and_a_meaning()
     assert yardstick.LOOPS.keys() == yardstick.NAMES.keys()
     for name, (unit, meaning) in yardstick.NAMES.items():
         assert meaning
-        assert {"GB/s": "_gb_s", "M/s": "_m_", "ns": "_ns", "us": "_us"}[unit] in name
+        assert {"GB/s": "_gb_s", "M/s": "_m_", "ns": "_ns", "us": "_us", "ms": "_ms"}[unit] in name
 
 
 def test_figures_come_in_the_order_of_their_names_and_once_each() -> None:

@@ -18,13 +18,16 @@ from tests.native.heap import Heap
 
 MIB = 1 << 20
 PATIENCE_SECONDS = 20
+CHUNK = 16 * MIB
+AHEAD = CHUNK // 8
+"""What is kept committed beyond what is used: mp_chunk_ahead."""
 
 
 @pytest.fixture
 def heap() -> Iterator[Heap]:
     wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
     try:
-        with Heap(memory_bytes=64 * MIB, chunk_bytes=16 * MIB, wake_fd=wake_fd) as heap:
+        with Heap(memory_bytes=64 * MIB, chunk_bytes=CHUNK, wake_fd=wake_fd) as heap:
             heap.wake_fd = wake_fd  # type: ignore[attr-defined]
             yield heap
     finally:
@@ -55,10 +58,10 @@ def test_what_a_slot_nears_the_end_of_grows_without_its_doing(heap: Heap) -> Non
         chunk = heap.lease(0)
         heap.commit(0, chunk, 100)
         heap.used(0, chunk, 100)  # wakes
-        wait_for(heap, 4 * MIB - 300_000)
+        wait_for(heap, AHEAD)
         before = committed(heap)
-        heap.used(0, chunk, before - MIB)
-        wait_for(heap, before + MIB)
+        heap.used(0, chunk, before - AHEAD // 2)
+        wait_for(heap, before + AHEAD // 2)
     finally:
         grower.end()
 

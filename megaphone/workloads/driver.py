@@ -47,6 +47,8 @@ WARM_BYTES: Final = 256 << 10
 WARM_BYTES_MIN: Final = 64 << 20
 """Less than that is mapped by the first records that touch it, 16 pages at a time: a millisecond in all, which no
 latency shows, and which warming would cost as well."""
+WARM_SHARE: Final = 0.75
+"""Of the time that is left when warming begins."""
 AFTER_NS: Final = 1_000_000_000
 _SUMMED: Final = ("keys_moved", "bytes_moved", "copied_migrate", "warming_ns", "minor_faults")
 
@@ -436,7 +438,8 @@ class Warmer:
     """Maps, a little at a time, the pages of the bins that each migration will bring to this worker.
 
     A migration's pages are mapped in the second half of the time before it: early enough to be done, late enough that
-    most blocks that it finds are those that will come.
+    most blocks that it finds are those that will come.  How much at a time follows the clock and not the number of
+    calls: a worker that is behind makes few steps, and would come to the switch with most pages cold.
     """
 
     def __init__(self, worker: Worker, op: Any, plan: Plan) -> None:  # noqa: ANN401 - a cffi struct
@@ -451,24 +454,32 @@ class Warmer:
                 self._groups.append(((before + at) // 2, at, plan.owner_after(end).astype(np.uint8)))
                 before = at
         self._position = ffi.new("mp_warming *")
-        self._worth = False
+        self._bytes = self._warmed = 0
+        self._since = 0
 
     def step(self, now: int) -> None:
         """Map one piece if a migration is near."""
         while self._groups and now >= self._groups[0][1]:
             self._next()
         if self._groups and now >= self._groups[0][0]:
-            owner = ffi.from_buffer("uint8_t[]", self._groups[0][2])
-            if not self._worth and lib.mp_warm_bytes(self._worker.slot, self._op, owner) < WARM_BYTES_MIN:
-                self._next()
-                return
-            self._worth = True
-            if not lib.mp_warm(self._worker.slot, self._op, owner, self._position, WARM_BYTES):
+            _, at, owners = self._groups[0]
+            owner = ffi.from_buffer("uint8_t[]", owners)
+            if not self._bytes:
+                self._bytes = int(lib.mp_warm_bytes(self._worker.slot, self._op, owner))
+                self._since = now
+                if self._bytes < WARM_BYTES_MIN:
+                    self._next()
+                    return
+            due = int(self._bytes * (now - self._since) / max(1.0, WARM_SHARE * (at - self._since)))
+            mapped = int(lib.mp_warm(self._worker.slot, self._op, owner, self._position,
+                                     max(WARM_BYTES, due - self._warmed)))  # fmt: skip
+            self._warmed += mapped
+            if not mapped:
                 self._next()
 
     def _next(self) -> None:
         self._groups.popleft()
-        self._worth = False
+        self._bytes = self._warmed = 0
         self._position = ffi.new("mp_warming *")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -213,3 +214,31 @@ def test_a_step_that_outlasts_the_records_of_a_closed_loop_waits_for_no_long_res
     late = [rest for moment, rest in world.parks if moment - origin > DURATION_NS]
     assert late
     assert max(late) <= driver.TICK_NS
+
+
+@pytest.mark.parametrize("steps", [20, 50, 40_000])
+def test_pages_are_warm_before_the_switch_however_few_steps_there_are(
+    steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, mapped, budgets = 2 << 30, 0, []
+
+    def warm(slot: Any, op: Any, owner: Any, position: Any, budget: int) -> int:
+        nonlocal mapped
+        piece = min(budget, whole - mapped)
+        budgets.append(budget)
+        mapped += piece
+        return piece
+
+    monkeypatch.setattr(driver, "lib", SimpleNamespace(mp_warm_bytes=lambda *_: whole, mp_warm=warm))
+    path = tmp_path / "plan"
+    path.write_text("D 4000000000 0 1\nD 4000000000 2 1\n")
+    plan = load_plan(path, 4, 2)
+    warmer = driver.Warmer(SimpleNamespace(slot=None), None, plan)  # type: ignore[arg-type]
+    for step in range(steps):
+        warmer.step(4_000_000_000 * step // steps)
+        if step < steps // 2:
+            assert not mapped
+    assert mapped == whole
+    # A piece is what the time since the last one asks for, and never less than what is worth a call.
+    assert min(budgets) >= driver.WARM_BYTES
+    assert max(budgets) <= max(driver.WARM_BYTES, 1.6 * whole * 2 / steps / driver.WARM_SHARE)

@@ -222,8 +222,9 @@ def test_pages_are_warm_before_the_switch_however_few_steps_there_are(
 ) -> None:
     whole, mapped, budgets = 2 << 30, 0, []
 
-    def warm(slot: Any, op: Any, owner: Any, position: Any, budget: int) -> int:
+    def warm(*given: Any) -> int:
         nonlocal mapped
+        budget: int = given[-1]
         piece = min(budget, whole - mapped)
         budgets.append(budget)
         mapped += piece

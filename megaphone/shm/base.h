@@ -179,6 +179,7 @@ typedef struct mp_chunk {
     uint32_t run;                          /* chunks in this run; 0 in all but the first */
     _Atomic uint64_t committed_bytes;      /* of this chunk: pages above are never touched; set by the parent or holder */
     _Atomic uint64_t used_bytes;           /* high-water mark of the holder: what the parent looks at */
+    _Atomic uint64_t jump_bytes;           /* by how much it rose last; ordered by used_bytes */
     uint64_t live_bytes;                   /* of blocks, holder only */
 } mp_chunk;
 

@@ -139,6 +139,10 @@ int mp_chunk_commit(mp_slot *s, uint32_t chunk, uint64_t upto) {
     return 0;
 }
 
+/* The next block like the last one does not fit: it will lie elsewhere, and memory that is grown here may never be
+ * asked for. With two blocks of a billion counts in each chunk, that would be 200 MB, cleared while records wait. */
+static int worth_growing(uint64_t chunk_bytes, uint64_t used, uint64_t jump) { return chunk_bytes - used >= jump; }
+
 void mp_chunk_used(mp_slot *s, uint32_t chunk, uint64_t used) {
     uint64_t chunk_bytes = s->header->limits.chunk_bytes, ahead = mp_chunk_ahead(s->header);
     uint32_t run = mp_chunk_of(s, chunk)->run;
@@ -151,8 +155,11 @@ void mp_chunk_used(mp_slot *s, uint32_t chunk, uint64_t used) {
         /* This slot is the only writer of the word while it holds the lease, so its own load needs no order. */
         uint64_t before = MP_LOAD_RELAXED(&c->used_bytes);
         if (here <= before) continue;
-        /* SYNC U: the lease precedes a mark above 0. */
+        uint64_t jump = i + 1 < run ? 0 : here - before; /* what is in a run of chunks goes on in the next one */
+        MP_STORE_RELAXED(&c->jump_bytes, jump);
+        /* SYNC U: the lease precedes a mark above 0, and so does the jump. */
         MP_STORE_RELEASE(&c->used_bytes, here);
+        if (!worth_growing(chunk_bytes, here, jump)) continue;
         /* A watermark read late costs a needless wake. */
         uint64_t committed = MP_LOAD_RELAXED(&c->committed_bytes);
         if (committed >= chunk_bytes || committed >= here + ahead) continue;
@@ -184,6 +191,7 @@ uint64_t mp_chunks_grow_ahead(void *control, void *data, int data_fd, uint64_t b
         uint64_t used = MP_LOAD_ACQUIRE(&c->used_bytes);
         uint64_t at = MP_LOAD_RELAXED(&c->committed_bytes);
         if (used == 0 || at >= chunk_bytes || used + ahead <= at) continue;
+        if (!worth_growing(chunk_bytes, used, MP_LOAD_RELAXED(&c->jump_bytes))) continue;
         /* Twice what is kept, or the next small block would wake the parent again. */
         uint64_t goal = least(used + 2 * ahead, chunk_bytes);
         while (at < goal && grown < budget_bytes) {

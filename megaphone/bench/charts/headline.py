@@ -112,7 +112,7 @@ def _draw_ratios(panel: Axes, result: Result, amount: float) -> None:
     """Draw the ratio of each pair as a dot, and the median of all as a line across them."""
     found = [_values(result, pair) for pair, _ in _RATIOS]
     name_panel(panel, f"all pairs of one round ({max(map(len, found))}): with the move over without")
-    panel.set_ylabel("ratio")
+    panel.set_ylabel("ratio (log)")
     panel.grid(visible=False, axis="x")
     panel.set_xticks(range(len(_RATIOS)), [title for _, title in _RATIOS])
     panel.set_xlim(-0.6, len(_RATIOS) - 0.4)
@@ -132,7 +132,9 @@ def _draw_ratios(panel: Axes, result: Result, amount: float) -> None:
         panel.hlines(middle, position - 0.26, position + 0.26, color=look.colour, linewidth=2.0)
         panel.text(position, 0.97, f"median {middle:.2f}", transform=panel.get_xaxis_transform(), ha="center", va="top",
                    size=8.5)  # fmt: skip
-    panel.set_ylim(0, 1.25 * max(1.0, *(value for values in found for value in values)))
+    everything = [value for values in found for value in values]
+    log(panel, "y")
+    panel.set_ylim(min(0.5, *everything) / 1.25, 2.0 * max(2.0, *everything))
 
 
 def _values(result: Result, pair: Pair) -> list[float]:

@@ -35,7 +35,7 @@ LABELS = {
     "timeline-nexmark": ["time since the start of the run, s", "latency, ms (log)"],
     "throughput": ["offered rate, M records/s over all workers (log)", "highest latency of a record, ms (log)", "0.25"],
     "memory": ["time since the start of the run, s", "memory, MB"],
-    "headline": ["time since the start of the run, s", "latency, ms (log)", "time since the switch, ms", "ratio"],
+    "headline": ["time since the start of the run, s", "latency, ms (log)", "time since the switch, ms", "ratio (log)"],
     "ledger": ["M records/s", "ns per record", "per record", "per 1,000 batches", "per M records"],
     "rivals-count": ["M records/s", "this engine"],
     "rivals-transport": ["GB/s", "µs", "this engine"],

@@ -203,6 +203,23 @@ def test_the_parent_goes_on_in_the_next_chunk_of_a_run(heap: Heap) -> None:
     assert heap.grow_ahead() == MIB + 2 * PIECE_BYTES
 
 
+def test_the_parent_grows_nothing_where_the_next_block_like_the_last_does_not_fit(wake_fd: int) -> None:
+    with Heap(wake_fd=wake_fd) as heap:
+        chunk = heap.lease(0)
+        heap.used(0, chunk, 64)
+        heap.grow_ahead()
+        before, woken = heap.committed_bytes, wakes(wake_fd)
+        heap.commit(0, chunk, MIB * 7 // 10)
+        held = heap.committed_bytes
+        heap.used(0, chunk, MIB * 7 // 10)
+        assert (wakes(wake_fd), heap.grow_ahead()) == (0, 0)
+        # Small ones do fit, and have what they need in time again.
+        heap.used(0, chunk, MIB * 7 // 10 + 64)
+        assert woken == 1
+        assert heap.grow_ahead() > 0
+        assert before < held < heap.committed_bytes
+
+
 def test_growing_ahead_leaves_what_is_there(heap: Heap) -> None:
     chunk = heap.lease(0)
     heap.commit(0, chunk, 64)

@@ -41,6 +41,7 @@ SIZES: Final[dict[str, tuple[str, ...]]] = {
 }  # fmt: skip
 """Flags of each size: the benchmark's own windows, and short ones."""
 
+
 @dataclass(frozen=True)
 class Job:
     """What is measured.

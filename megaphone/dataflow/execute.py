@@ -129,6 +129,7 @@ def _supervise(supervisor: Supervisor, graph: Graph, memory: RunMemory) -> Resul
         origin_ns=int(lib.mp_origin_get(memory.control)),
         pss_bytes_max=supervisor.pss_bytes_max,
         committed_bytes=int(lib.mp_committed_bytes(memory.control)),
+        huge_bytes=int(lib.mp_huge_bytes(memory.control)),
         region_bytes=memory.control_region.size_bytes + memory.data_region.size_bytes,
     )
 

@@ -8,7 +8,7 @@ from megaphone._core import ffi, lib
 from megaphone.dataflow.about import about_run
 from megaphone.dataflow.graph import Graph
 from megaphone.errors import InternalError
-from megaphone.shm.limits import Limits
+from megaphone.shm.limits import Limits, huge_pages_wanted
 from megaphone.shm.region import Region
 
 
@@ -48,6 +48,7 @@ class RunMemory:
         c.locations = graph.location_count
         c.keyed = len(graph.keyed)
         c.paths = len(graph.path_from)
+        c.huge_pages = huge_pages_wanted()
         for index, bin_shift in enumerate(graph.keyed):
             c.bin_shift[index] = bin_shift
         data_region = Region.create(limits.memory_bytes, "data")

@@ -16,7 +16,6 @@ class GraphMethods:
     def feedback(self, columns: Any, step: int = 1, *, name: str = "feedback") -> tuple[Feedback, Stream]:
         """Add a loop: what ``connect`` is given comes out of the stream ``step`` later."""
     # -- layer 5, migration ----------------------------------------------------------------------------------------
-
     def control(
         self, follows: Input | None = None, *, lead: int = 1, manual: bool = False, name: str = "control"
     ) -> Control:

@@ -47,6 +47,7 @@ class Result:
         pss_bytes_max: the peak of what the workers and the caller occupied together, as far as it was sampled; 0
             where it was not asked for.
         committed_bytes: of the data region, at the end; it never shrinks.
+        huge_bytes: of these, in huge pages; the kernel grants them on request, or not.
         region_bytes: size of both regions, whether memory is behind them or not.
     """
 
@@ -58,6 +59,7 @@ class Result:
     origin_ns: int
     pss_bytes_max: int
     committed_bytes: int
+    huge_bytes: int
     region_bytes: int
 
     def counter(self, name: str) -> int:

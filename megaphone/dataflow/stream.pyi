@@ -31,7 +31,6 @@ class Stream:
     def schema(self) -> Schema:
         """Names and dtypes of the columns."""
     # -- layer 3, dataflow -----------------------------------------------------------------------------------------
-
     def map(self, function: MapFunction, *, columns: Any = None, loan: bool = False, name: str = "map") -> Stream:
         """Make other columns of each batch: ``function(batch)`` gives a mapping of arrays."""
 
@@ -49,9 +48,7 @@ class Stream:
     def concat(self, *others: Stream, name: str = "concat") -> Stream:
         """Put several streams of equal columns into one."""
 
-    def partition(
-        self, parts: int, route: Callable[[Batch], Any], *, name: str = "partition"
-    ) -> tuple[Stream, ...]:
+    def partition(self, parts: int, route: Callable[[Batch], Any], *, name: str = "partition") -> tuple[Stream, ...]:
         """Split into ``parts`` streams: ``route(batch)`` gives the part of each record."""
 
     def exchange(self, key: str | KeyFunction, *, hash: str = "mix", name: str = "exchange") -> Stream:  # noqa: A002
@@ -98,7 +95,6 @@ class Stream:
     def capture(self, name: str = "capture") -> Capture:
         """Keep all records, in private memory, for the result of the run."""
     # -- layer 5, migration: stateful operators; kept by who adds them ----------------------------------------------
-
     def stateful_unary(
         self,
         *,

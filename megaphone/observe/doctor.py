@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from megaphone.observe.machine import memory_info, shmem_huge_pages
 from megaphone.observe.units import format_bytes, format_count
+from megaphone.shm.region import huge_pages_are_granted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,6 +45,7 @@ class HostFacts:
     locked_bytes_max: int | None
     open_files_max: int | None
     shmem_huge_pages: str
+    huge_pages_granted: bool
 
     @classmethod
     def gather(cls) -> HostFacts:
@@ -64,6 +66,7 @@ class HostFacts:
             locked_bytes_max=_soft_limit(resource.RLIMIT_MEMLOCK),
             open_files_max=_soft_limit(resource.RLIMIT_NOFILE),
             shmem_huge_pages=shmem_huge_pages(),
+            huge_pages_granted=huge_pages_are_granted(),
         )
 
 
@@ -196,9 +199,9 @@ def _locked_memory(facts: HostFacts) -> Finding:
 
 
 def _huge_pages(facts: HostFacts) -> Finding:
-    """Tell whether shared memory may come in huge pages."""
+    """Tell whether shared memory may come in huge pages: by the kernel's own choice, and when a run asks for them."""
     setting = facts.shmem_huge_pages
-    text = f"{setting} for shared memory"
+    text = f"{setting} for shared memory, {'granted' if facts.huge_pages_granted else 'refused'} when a run asks"
     if setting in ("always", "force"):
         cure = "pages of 2 MiB count as used when touched: set never or advise, or expect a larger PSS"
         return Finding("huge pages", text, cure)

@@ -259,6 +259,7 @@ def _memory(report: Report) -> list[str]:
                     "data region",
                     f"{format_bytes(memory.committed_bytes)} committed of {format_bytes(memory.region_bytes)}",
                 ),
+                ("in huge pages", format_bytes(memory.huge_bytes)),
             ]
         ),
     ]

@@ -110,9 +110,7 @@ def bin_lines(operator: dict[str, Any], width: int, slot: int | None, *, every_b
     ]  # fmt: skip
     if every_bin or len(bins) <= BINS_SHOWN:
         columns = [Column("bin"), Column("owner"), Column("where", text=True), Column("generation", rank=2), *figures]
-        rows = [
-            [str(e["bin"]), str(e["owner"]), _where(e), str(e["generation"]), *_figures([e], summed)] for e in bins
-        ]
+        rows = [[str(e["bin"]), str(e["owner"]), _where(e), str(e["generation"]), *_figures([e], summed)] for e in bins]
         return ["Bins of " + operator["name"], *table(columns, rows, width)] if rows else []
     groups: dict[tuple[int, bool], list[dict[str, Any]]] = defaultdict(list)
     for entry in bins:

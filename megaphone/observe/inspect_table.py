@@ -44,8 +44,7 @@ def table(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int, 
     lines = []
     for row in ([column.title for column in columns], *rows):
         cells = [
-            shortened(row[i], widths[i]).ljust(widths[i]) if columns[i].text else row[i].rjust(widths[i])
-            for i in shown
+            shortened(row[i], widths[i]).ljust(widths[i]) if columns[i].text else row[i].rjust(widths[i]) for i in shown
         ]
         lines.append((indent + "  ".join(cells)).rstrip())
     return lines

@@ -69,7 +69,7 @@ class Migration:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What the run occupied: all its processes together, and its data region.
+    """What the run occupied: all its processes together, and its data region, of which some lies in huge pages.
 
     ``samples`` has ``[time_ns, pss_bytes, committed_bytes, state_bytes, pinned_bytes]`` of moments of the run, with ns
     since its start (negative while state was loaded) and None where the PSS was not read.
@@ -77,6 +77,7 @@ class Memory:
 
     pss_bytes_max: int
     committed_bytes: int
+    huge_bytes: int
     region_bytes: int
     samples: Sequence[Sequence[int | None]] = ()
 
@@ -88,7 +89,7 @@ class Memory:
             [one.time_ns - start_ns, one.pss_bytes, one.committed_bytes, one.state_bytes, one.pinned_bytes]
             for one in result.memory_samples
         ]
-        return cls(result.pss_bytes_max, result.committed_bytes, result.region_bytes, samples)
+        return cls(result.pss_bytes_max, result.committed_bytes, result.huge_bytes, result.region_bytes, samples)
 
 
 @dataclass(frozen=True, slots=True)

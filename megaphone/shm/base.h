@@ -77,6 +77,7 @@ void mp_model_after(const volatile void *word, uint32_t bytes, const char *funct
 #define MP_KEYED_MAX 32u /* stateful operators */
 #define MP_COLUMNS_MAX 16u
 #define MP_VAR_COLUMNS_MAX 3u
+#define MP_PAGE_BYTES 4096u /* the least that the kernel gives */
 #define MP_COUNTERS 64u
 
 /* cdef begin */
@@ -92,6 +93,7 @@ typedef struct mp_limits {            /* what the parent decides before anything
     uint32_t keyed;                   /* stateful operators */
     uint32_t paths;                   /* entries of the path summary table */
     uint32_t about_bytes;             /* of the text that says what the numbers mean */
+    uint32_t huge_pages;              /* 1: ask the kernel for huge pages behind the data region */
     uint32_t bin_shift[32];           /* of each stateful operator */
 } mp_limits;
 
@@ -165,6 +167,8 @@ typedef struct mp_header {
     uint64_t locations_at, queues_at, keyed_at, bins_at[MP_KEYED_MAX], paths_at, path_index_at, about_at;
     uint32_t chunks, slabs;
     _Alignas(64) _Atomic uint64_t committed_bytes; /* sum over chunks; statistics and the limit */
+    _Atomic uint64_t huge_bytes;                   /* of these, in huge pages; statistics */
+    _Atomic uint32_t huge_refusals;                /* how often the kernel refused one in a row: see huge.h */
     _Alignas(64) _Atomic uint32_t stop;            /* 0 run; 1 the run is over or failed: leave */
     _Atomic uint32_t pool_short;                   /* a slot found no chunk: give back what you can */
     _Atomic uint32_t started;                      /* slots that have attached */

@@ -1,5 +1,6 @@
 #include "shm/chunk.h"
 
+#include "shm/huge.h"
 #include "shm/park.h"
 
 #include <fcntl.h>
@@ -9,7 +10,6 @@
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
 #endif
-#define PAGE_BYTES 4096u
 
 static uint64_t least(uint64_t a, uint64_t b) { return a < b ? a : b; }
 
@@ -92,14 +92,16 @@ uint32_t mp_chunk_free_count(const mp_slot *s) {
 
 /* ---- memory ------------------------------------------------------------------------------------------------- */
 
-/* Raise a chunk's watermark to at least `to`. Two growers of one chunk may both come here; what one has raised already
- * is not counted again. */
-static uint64_t raise_watermark(mp_header *h, mp_chunk *c, uint64_t to) {
+/* Raise a chunk's watermark to at least `to`, after memory from `at` on was given. Two growers of one chunk may both
+ * come here; what one has raised already is not counted again. */
+static uint64_t raise_watermark(mp_header *h, mp_chunk *c, uint64_t at, uint64_t to) {
     uint64_t seen = MP_LOAD_RELAXED(&c->committed_bytes);
     while (seen < to) {
         /* SYNC W: the kernel has given the memory before the watermark says so. */
         if (MP_CAS(&c->committed_bytes, &seen, to)) {
             MP_ADD_SEQ(&h->committed_bytes, to - seen);
+            /* What another one had raised in between lies in the same huge page. */
+            if (to - at >= MP_HUGE_BYTES) MP_ADD_SEQ(&h->huge_bytes, (uint64_t)MP_HUGE_BYTES);
             return to - seen;
         }
     }
@@ -115,6 +117,21 @@ static int allocate(int data_fd, uint64_t at, uint64_t bytes) {
     return 0;
 }
 
+/* Have the kernel give memory from a chunk's watermark `at` on, in one huge page or in one piece of small ones. Returns
+ * how far it reaches, or -errno. Two growers of one chunk may both be here, also the one with a huge
+ * page and the other, who was refused it, with a piece: both find what is there, and neither writes to it. */
+static int64_t give(mp_header *h, uint8_t *data, int data_fd, uint32_t chunk, uint64_t at) {
+    uint64_t from = mp_chunk_at(h, chunk) + at;
+    if (data_fd >= 0 && mp_huge_is_wanted(h, from)) {
+        int failed = allocate(data_fd, from, MP_PAGE_BYTES);
+        if (failed) return failed;
+        if (mp_huge_ask(h, data, from)) return (int64_t)(at + MP_HUGE_BYTES);
+    }
+    uint64_t to = least((at / MP_COMMIT_PIECE + 1) * MP_COMMIT_PIECE, h->limits.chunk_bytes);
+    int failed = allocate(data_fd, from, to - at);
+    return failed ? failed : (int64_t)to;
+}
+
 int mp_chunk_commit(mp_slot *s, uint32_t chunk, uint64_t upto) {
     mp_header *h = s->header;
     uint64_t chunk_bytes = h->limits.chunk_bytes, since = 0;
@@ -126,11 +143,10 @@ int mp_chunk_commit(mp_slot *s, uint32_t chunk, uint64_t upto) {
             /* SYNC W: below the watermark that is seen here, memory is there. */
             uint64_t at = MP_LOAD_ACQUIRE(&c->committed_bytes);
             if (at >= need) break;
-            uint64_t to = least((at / MP_COMMIT_PIECE + 1) * MP_COMMIT_PIECE, chunk_bytes);
             if (!since) since = mp_now_ns();
-            int failed = allocate(s->data_fd, mp_chunk_at(h, chunk) + at, to - at);
-            if (failed) return failed;
-            raise_watermark(h, c, to);
+            int64_t to = give(h, s->data, s->data_fd, chunk, at);
+            if (to < 0) return (int)to;
+            raise_watermark(h, c, at, (uint64_t)to);
         }
     }
     if (!since) return 0;
@@ -173,9 +189,9 @@ void mp_chunk_used(mp_slot *s, uint32_t chunk, uint64_t used) {
 
 /* Make the pages exist and zeroed, so that a worker's first touch finds them. Slots may be writing beside this. */
 static void touch(uint8_t *from, uint64_t bytes) {
-    uint8_t *page = (uint8_t *)((uintptr_t)from & ~(uintptr_t)(PAGE_BYTES - 1));
+    uint8_t *page = (uint8_t *)((uintptr_t)from & ~(uintptr_t)(MP_PAGE_BYTES - 1));
     if (madvise(page, (size_t)(from + bytes - page), MADV_POPULATE_WRITE) == 0) return;
-    for (; page < from + bytes; page += PAGE_BYTES) {
+    for (; page < from + bytes; page += MP_PAGE_BYTES) {
         _Atomic uint8_t *word = (_Atomic uint8_t *)page;
         /* Adding nothing leaves whatever anybody else writes there. */
         atomic_fetch_or_explicit(word, (uint8_t)0, memory_order_relaxed);
@@ -195,11 +211,11 @@ uint64_t mp_chunks_grow_ahead(void *control, void *data, int data_fd, uint64_t b
         /* Twice what is kept, or the next small block would wake the parent again. */
         uint64_t goal = least(used + 2 * ahead, chunk_bytes);
         while (at < goal && grown < budget_bytes) {
-            uint64_t to = least((at / MP_COMMIT_PIECE + 1) * MP_COMMIT_PIECE, chunk_bytes);
             /* A full file system is told by the slot that needs the memory, where there is a request to name. */
-            if (allocate(data_fd, mp_chunk_at(h, i) + at, to - at) != 0) return grown;
-            touch((uint8_t *)data + mp_chunk_at(h, i) + at, to - at);
-            grown += raise_watermark(h, c, to);
+            int64_t to = give(h, data, data_fd, i, at);
+            if (to < 0) return grown;
+            if ((uint64_t)to - at < MP_HUGE_BYTES) touch((uint8_t *)data + mp_chunk_at(h, i) + at, (uint64_t)to - at);
+            grown += raise_watermark(h, c, at, (uint64_t)to);
             at = MP_LOAD_RELAXED(&c->committed_bytes);
         }
     }

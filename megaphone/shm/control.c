@@ -40,7 +40,7 @@ uint64_t mp_control_bytes(const mp_limits *limits) {
 }
 
 static int limits_are_possible(const mp_limits *l) {
-    if (l->slots == 0 || l->slots > MP_SLOTS_MAX || l->keyed > MP_KEYED_MAX) return 0;
+    if (l->slots == 0 || l->slots > MP_SLOTS_MAX || l->keyed > MP_KEYED_MAX || l->huge_pages > 1) return 0;
     if (l->ring_cells < MP_RING_CELLS_MIN || (l->ring_cells & (l->ring_cells - 1))) return 0;
     return l->slab_bytes && l->chunk_bytes >= 4 * l->slab_bytes && !(l->chunk_bytes & (l->chunk_bytes - 1));
 }

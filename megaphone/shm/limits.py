@@ -35,6 +35,8 @@ MEMORY_BYTES_MIN = 2 * CHUNKS_PER_SLOT_MIN * CHUNK_BYTES_MIN
 MEMORY_BYTES_MAX = 256 * GIB
 """Offsets in messages are 32 bits in units of 64 bytes."""
 
+HUGE_PAGES_VARIABLE = "MEGAPHONE_HUGE_PAGES"
+
 _SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?:(?P<unit>[kmgt])(?:i?b)?|b)?", re.IGNORECASE | re.ASCII)
 _UNIT_BYTES = {"": 1, "k": KIB, "m": MIB, "g": GIB, "t": 1024 * GIB}
 
@@ -87,6 +89,19 @@ class Limits:
     def chunk_count(self) -> int:
         """Chunks in the data region."""
         return self.memory_bytes // self.chunk_bytes
+
+
+def huge_pages_wanted() -> bool:
+    """Return whether a run asks for huge pages behind its data region, as MEGAPHONE_HUGE_PAGES says.
+
+    Raises:
+        UsageError: the variable is neither ``ask`` nor ``never``.
+    """
+    said = os.environ.get(HUGE_PAGES_VARIABLE, "ask")
+    if said not in ("ask", "never"):
+        message = f"{HUGE_PAGES_VARIABLE}={said!r}: use ask (the default) or never"
+        raise UsageError(message)
+    return said == "ask"
 
 
 def default_memory_bytes() -> int:

@@ -13,20 +13,22 @@ never unmaps under a view.
 
 from __future__ import annotations
 
-import mmap
 import os
 import secrets
 import signal
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import posix_ipc
 
-from megaphone._core import ffi
+from megaphone._core import ffi, lib
 from megaphone.errors import InternalError, SharedMemoryError
 from megaphone.shm.limits import MEMORY_BYTES_MIN, MIB, format_size, free_bytes_of, memory_available_bytes
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+HUGE_PAGE_BYTES = 2 * MIB
 
 What: TypeAlias = Literal["control", "data"]
 """The control region is committed whole and written through C alone; the data region is sparse and has a
@@ -47,11 +49,9 @@ class Region:
         self.fd = fd
         self.size_bytes = size_bytes
         self.what = what
-        self._writable: mmap.mmap | None = mmap.mmap(fd, size_bytes, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
-        self._read_only: mmap.mmap | None = _map_read_only(fd, size_bytes) if what == "data" else None
-        # A cffi buffer object exports the mapping: the mapping lives at least as long as the pointer's object.
-        self._pointer = ffi.from_buffer(self._writable, require_writable=True)
-        self._view_pointer = ffi.from_buffer(self._read_only) if self._read_only is not None else ffi.NULL
+        # Pointers that own their mapping: it ends with the last object that has come from them.
+        self._pointer: Any = _map(fd, size_bytes, writable=True)
+        self._view_pointer: Any = _map_read_only(fd, size_bytes) if what == "data" else ffi.NULL
 
     @classmethod
     def create(cls, size_bytes: int, what: What) -> Region:
@@ -131,14 +131,14 @@ class Region:
         Cost: below 1 us; nothing is copied.
         """
         self._refuse_if_closed()
-        if self._read_only is None or offset < 0 or size_bytes < 0 or offset + size_bytes > self.size_bytes:
+        if not self._view_pointer or offset < 0 or size_bytes < 0 or offset + size_bytes > self.size_bytes:
             message = f"no view of {size_bytes} bytes at {offset} in the {self.what} region of {self.size_bytes}"
             raise InternalError(message)
-        return memoryview(self._read_only)[offset : offset + size_bytes]
+        return memoryview(ffi.buffer(self._view_pointer, self.size_bytes)).toreadonly()[offset : offset + size_bytes]
 
     def hold(self) -> object:
         """Return an object that keeps the mappings while it lives, for views that C pointers were made into."""
-        return self._writable, self._read_only
+        return self._pointer, self._view_pointer
 
     def close(self) -> None:
         """Close the descriptor and let go of the mappings; what still views them keeps them. May be repeated.
@@ -149,9 +149,7 @@ class Region:
             return
         os.close(self.fd)
         self.fd = -1
-        # Not mmap.close(): it raises BufferError under a live view. The last reference unmaps.
         self._pointer = self._view_pointer = None
-        self._writable = self._read_only = None
 
     def _refuse_if_closed(self) -> None:
         if self.fd < 0:
@@ -168,6 +166,20 @@ class Region:
 
     def __repr__(self) -> str:
         return f"Region({self.what}, {format_size(self.size_bytes)}, fd={self.fd})"
+
+
+def huge_pages_are_granted() -> bool:
+    """Return whether the kernel puts a huge page behind shared memory when it is asked for one; tries it.
+
+    Cost: below 1 ms; the page is gone afterwards.
+    """
+    try:
+        with Region.create(HUGE_PAGE_BYTES, "data") as region:
+            # One small page is what a run allocates before it asks.
+            os.posix_fallocate(region.fd, 0, os.sysconf("SC_PAGE_SIZE"))
+            return bool(lib.mp_huge_request(region.pointer))
+    except (SharedMemoryError, OSError):
+        return False
 
 
 def _open_nameless() -> int:
@@ -192,11 +204,27 @@ def _open_nameless() -> int:
     return fd
 
 
-def _map_read_only(fd: int, size_bytes: int) -> mmap.mmap:
+def _map(fd: int, size_bytes: int, *, writable: bool) -> Any:  # noqa: ANN401 - cffi has no types
+    """Map a segment where huge pages fit; return an owning ``char *``.
+
+    Raises:
+        OSError: the kernel refuses.
+    """
+    pointer = lib.mp_map(fd, size_bytes, writable)
+    if pointer == ffi.NULL:
+        raise OSError(ffi.errno, os.strerror(ffi.errno))
+    return ffi.gc(ffi.cast("char *", pointer), partial(_unmap, size_bytes))
+
+
+def _unmap(size_bytes: int, pointer: Any) -> None:  # noqa: ANN401 - cffi has no types
+    lib.mp_unmap(pointer, size_bytes)
+
+
+def _map_read_only(fd: int, size_bytes: int) -> Any:  # noqa: ANN401 - cffi has no types
     """Map a segment through a descriptor that cannot write, so that nobody can make the mapping writable later."""
     read_only_fd = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return mmap.mmap(read_only_fd, size_bytes, mmap.MAP_SHARED, mmap.PROT_READ)
+        return _map(read_only_fd, size_bytes, writable=False)
     finally:
         os.close(read_only_fd)
 

@@ -178,7 +178,8 @@ def run(settings: ExchangeSettings) -> Report:
         records=sent,
         seconds=seconds,
         ledger=Ledger.of(
-            result.counters, [p.at_warm_up for p in parts] if all(p.at_warm_up for p in parts) else None,
+            result.counters,
+            [p.at_warm_up for p in parts] if all(p.at_warm_up for p in parts) else None,
             has_times=settings.times,
         ),
         memory=Memory.of(result),

@@ -203,14 +203,20 @@ def note_flags(command: argparse.ArgumentParser) -> None:
 
 def _add_inspect(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "pid", nargs="?", type=as_whole, default=None, metavar="PID",
+        "pid",
+        nargs="?",
+        type=as_whole,
+        default=None,
+        metavar="PID",
         help="a process of the run, the program or a worker",
     )
     command.add_argument("--bins", dest="every_bin", action="store_true", help="list each bin, however many there are")
     command.add_argument("--slot", type=as_whole, metavar="N", help="show only what concerns worker N")
     command.add_argument("--json", action="store_true", help="one object with everything, instead of text")
     command.add_argument(
-        "--no-content", dest="content", action="store_false",
+        "--no-content",
+        dest="content",
+        action="store_false",
         help="do not read the rows of the bins: quicker where there are many millions",
     )
     command.add_argument(
@@ -344,9 +350,7 @@ def _add_exchange(command: argparse.ArgumentParser) -> None:
         help=f"records per batch (default {of.batch_records})",
     )
     command.add_argument("--columns", metavar="SPEC", help=f"what a record has, see below (default {of.columns})")
-    command.add_argument(
-        "--times", action="store_true", help="measure the time in copies and allocations, too"
-    )
+    command.add_argument("--times", action="store_true", help="measure the time in copies and allocations, too")
     add_run(command)
 
 

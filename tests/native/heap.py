@@ -32,10 +32,17 @@ class Heap:
         memory_bytes: size of the data region.
         chunk_bytes: size of a chunk.
         wake_fd: eventfd that slots write to when they want memory, -1 for none.
+        huge_pages: ask the kernel for huge pages.
     """
 
     def __init__(
-        self, slot_count: int = 2, memory_bytes: int = 16 * MIB, chunk_bytes: int = MIB, wake_fd: int = -1
+        self,
+        slot_count: int = 2,
+        memory_bytes: int = 16 * MIB,
+        chunk_bytes: int = MIB,
+        wake_fd: int = -1,
+        *,
+        huge_pages: bool = False,
     ) -> None:
         self.slot_count = slot_count
         self.chunk_bytes = chunk_bytes
@@ -46,6 +53,7 @@ class Heap:
         limits.chunk_bytes = chunk_bytes
         limits.slab_bytes = chunk_bytes // 16
         limits.locations = 1
+        limits.huge_pages = huge_pages
         self.control = Region.create(int(lib.mp_control_bytes(limits)), "control")
         self.data = Region.create(memory_bytes, "data")
         assert lib.mp_control_init(self.control.pointer, limits) == 0

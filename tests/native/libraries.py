@@ -73,7 +73,7 @@ def crash_library(optimisation: str) -> tuple[FFI, Any]:
         # A call that the compiler expands in place would write without a hook.
         hooks = (optimisation, "-fsanitize=thread", "-fno-builtin")
         objects = [_compile(folder, f"megaphone/{part}.c", *hooks) for part in hooked]
-        plain = ("control", "park", "relief", "ring", "timing")
+        plain = ("control", "huge", "park", "relief", "ring", "timing")
         objects += [_compile(folder, f"megaphone/shm/{part}.c", optimisation) for part in plain]
         objects.append(_compile(folder, "tests/native/crash_points.c", optimisation))
         wrapped = ("-Wl,--wrap=memset,--wrap=memcpy,--wrap=memmove", "-Wl,-z,defs")

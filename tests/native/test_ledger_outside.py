@@ -66,7 +66,11 @@ def traced(folder: Path, valgrind: str, program: Path, edge: str) -> tuple[dict[
         try:
             ran = subprocess.run(
                 [*command, str(program), edge, str(RECORDS), str(BATCH_RECORDS)],
-                stdout=subprocess.PIPE, text=True, check=False, pass_fds=[writing], timeout=600,
+                stdout=subprocess.PIPE,
+                text=True,
+                check=False,
+                pass_fds=[writing],
+                timeout=600,
             )
         finally:
             os.close(writing)
@@ -108,8 +112,10 @@ def test_stores_into_the_data_region_are_the_copies_that_the_ledger_tells(
     for name, value in (("stores_per_byte", ratio), ("batch_slabs_per_byte", stored["batch"] / told["bytes"])):
         record_property(name, round(value, 4))
     record_property("runs", told["records"])
-    print(f"{edge} {' '.join(flags)}: {ratio:.4f} bytes stored per byte sent, {stored['batch'] / told['bytes']:.4f} of "
-          f"them in slabs; {told['bytes']} bytes, {told['records']} records")
+    print(
+        f"{edge} {' '.join(flags)}: {ratio:.4f} bytes stored per byte sent, {stored['batch'] / told['bytes']:.4f} of "
+        f"them in slabs; {told['bytes']} bytes, {told['records']} records"
+    )
     assert told["records"] == RECORDS >= 10_000
     assert ratio == pytest.approx(expected, abs=0.02)
     if not flags:
@@ -151,9 +157,7 @@ def test_ten_times_the_records_ask_the_allocator_nothing_more(
     assert few == many
 
 
-def test_a_driver_that_allocates_per_batch_shows(
-    tmp_path: Path, objects: list[Path], counting: Path
-) -> None:
+def test_a_driver_that_allocates_per_batch_shows(tmp_path: Path, objects: list[Path], counting: Path) -> None:
     program = driver(tmp_path, objects, "-DMALLOC_PER_BATCH")
     few, many = (
         calls_of(tmp_path, counting, [program, "exchange", str(records), str(BATCH_RECORDS)])[0]
@@ -171,7 +175,10 @@ def test_ten_times_the_records_ask_the_kernel_for_memory_no_more_often(
     for records in (RECORDS, 10 * RECORDS):
         ran = subprocess.run(
             [valgrind, "--tool=none", "--trace-syscalls=yes", program, "exchange", str(records), str(BATCH_RECORDS)],
-            capture_output=True, text=True, check=True, timeout=600,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=600,
         )
         counts.append(Counter(re.findall(r"sys_(\w+)", ran.stderr)))
     record_property("runs", 2)
@@ -185,8 +192,18 @@ def test_workers_of_a_run_map_no_memory_per_batch(tmp_path: Path, counting: Path
     # Python allocates as it likes; what a batch must never cost is a call to the kernel's memory.
     told = []
     for batches in (60, 600):
-        command: list[str | Path] = [sys.executable, "-m", "megaphone", "exchange", "-w", "2", "--records",
-                                     str(batches * BATCH_RECORDS), "--batch", str(BATCH_RECORDS)]
+        command: list[str | Path] = [
+            sys.executable,
+            "-m",
+            "megaphone",
+            "exchange",
+            "-w",
+            "2",
+            "--records",
+            str(batches * BATCH_RECORDS),
+            "--batch",
+            str(BATCH_RECORDS),
+        ]
         processes = calls_of(tmp_path, counting, command)
         assert len(processes) >= 3, "two workers and their parent"
         told.append(sum(processes, Counter()))

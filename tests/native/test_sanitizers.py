@@ -176,9 +176,7 @@ def test_the_extension_under_python_touches_nothing_that_is_not_its_own(tree: Pa
 
 @pytest.mark.stress
 @pytest.mark.timeout(2400)
-def test_the_extension_under_all_tests_touches_nothing_that_is_not_its_own(
-    tree: Path, record_property: Record
-) -> None:
+def test_the_extension_under_all_tests_touches_nothing_that_is_not_its_own(tree: Path, record_property: Record) -> None:
     check_python(tree, LONG, 1700, record_property)
 
 

@@ -53,9 +53,7 @@ def windows_of(settings: NexmarkSettings) -> oracle.Windows:
 def with_texts(name: str, rows: dict[str, Any]) -> dict[str, Any]:
     """Return rows as the oracle has them: q0's kinds by their names."""
     texts = find(name).texts
-    return {
-        column: np.array(texts[column])[values] if column == "kind" else values for column, values in rows.items()
-    }
+    return {column: np.array(texts[column])[values] if column == "kind" else values for column, values in rows.items()}
 
 
 class Run:

@@ -116,7 +116,6 @@ def live_rows(simulation: Simulation) -> int:
     return sum(found)
 
 
-
 @pytest.mark.parametrize("name", ["q5", "q5-flex", "q7", "q7-flex"])
 def test_state_is_flat_over_a_long_run_and_gone_at_its_end(name: str) -> None:
     """Ten times as long a run holds no more, in keys and in committed memory, once its windows have filled."""
@@ -194,5 +193,3 @@ def test_six_times_the_events_auctions_and_bins_make_no_more_python_calls(name: 
     few, many = calls_of(name, MANY // 6), calls_of(name, MANY)
     assert few > 100
     assert many - few <= few / 20, f"{few} calls, {many} with six times as much"
-
-

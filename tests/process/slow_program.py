@@ -45,8 +45,6 @@ class Numbers:
 def drive(seconds: float, worker: Worker, handles: tuple[Any, Probe]) -> tuple[Any, int]:
     """Offer records by a schedule and bring the timeline home."""
     numbers, probe = handles
-    driver = Driver(
-        worker, numbers, probe, Numbers(numbers), rate=RATE, duration_ns=int(seconds * 1e9), first_time=0
-    )
+    driver = Driver(worker, numbers, probe, Numbers(numbers), rate=RATE, duration_ns=int(seconds * 1e9), first_time=0)
     measured = driver.run()
     return measured.timeline, measured.window_ns

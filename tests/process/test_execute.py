@@ -40,12 +40,15 @@ SCRIPT_HEAD = """
             numbers.send({"n": list(range(100))})
         return Answer(worker.index)
 """
-GUARDED = SCRIPT_HEAD + """
+GUARDED = (
+    SCRIPT_HEAD
+    + """
     if __name__ == "__main__":
         result = execute(build, workers=2, drive=drive, memory="16M", args=("words",))
         print([answer.value for answer in result.returned], [type(answer) is Answer for answer in result.returned])
         print(result.counter("input_records"))
 """
+)
 
 
 @pytest.fixture

@@ -194,9 +194,7 @@ def test_the_command_prints_a_report_and_writes_files(tmp_path: Path) -> None:
 def test_files_are_there_whole_or_not_at_all(tmp_path: Path) -> None:
     """A query's file cannot be written: none is."""
     (tmp_path / "q2.csv").mkdir()
-    done = megaphone(
-        "nexmark", "--queries", "q1 q2", "--events", "1000", "--memory", "128M", "--output", str(tmp_path)
-    )
+    done = megaphone("nexmark", "--queries", "q1 q2", "--events", "1000", "--memory", "128M", "--output", str(tmp_path))
     assert done.returncode == 2
     assert "q2.csv" in done.stderr
     assert done.stderr.count("\n") == 1

@@ -83,9 +83,7 @@ class Tally:
         self.by_node: dict[str, Seen] = {}
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_makereport(
-        self, item: pytest.Item
-    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    def pytest_runtest_makereport(self, item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         report = yield
         seen = self.by_node.setdefault(report.nodeid, Seen())
         seen.seconds += report.duration

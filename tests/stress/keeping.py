@@ -158,5 +158,3 @@ class Keeper:
     def _run(self) -> None:
         while not self._over.wait(TICK_SECONDS):
             self.let_go()
-
-

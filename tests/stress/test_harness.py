@@ -78,6 +78,7 @@ def test_every_kind_of_operator_shows_what_the_oracle_says(kind: str, front: tup
 
 def tampered(change: Callable[[list[Shown]], object], monkeypatch: pytest.MonkeyPatch, script: Script = SMALL) -> str:
     """Return how a run fails whose results have been changed before they are compared."""
+
     def changed(script_: Script, parts: list[Shown]) -> dict[str, int]:
         change(parts)
         return compare(script_, parts)
@@ -201,6 +202,7 @@ def test_shrinking_takes_away_all_that_a_failure_does_not_need() -> None:
 
 def test_what_the_simulation_shows_too_is_printed_as_a_small_script_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     """A failure that needs a state machine, a move and the third order of steps, and nothing else."""
+
     def failing(script: Script, seed: int) -> str:
         moved = any(epoch.updates for epoch in script.epochs)
         is_it = script.second and script.second_kind == "machine" and moved and seed == 2

@@ -38,7 +38,12 @@ class FlatMap(Transform):
 
 @stream_method
 def flat_map(
-    stream: Stream, function: FlatMapFunction, *, columns: Any = None, loan: bool = False, name: str = "flat_map"  # noqa: ANN401
+    stream: Stream,
+    function: FlatMapFunction,
+    *,
+    columns: Any = None,
+    loan: bool = False,
+    name: str = "flat_map",  # noqa: ANN401
 ) -> Stream:
     """Make any number of batches, of any number of records, of each batch.
 

@@ -65,7 +65,12 @@ class Map(Transform):
 
 @stream_method
 def map(  # noqa: A001 - the field's word
-    stream: Stream, function: MapFunction, *, columns: Any = None, loan: bool = False, name: str = "map"  # noqa: ANN401
+    stream: Stream,
+    function: MapFunction,
+    *,
+    columns: Any = None,
+    loan: bool = False,
+    name: str = "map",  # noqa: ANN401
 ) -> Stream:
     """Make other columns of each batch.
 

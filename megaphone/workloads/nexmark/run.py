@@ -160,9 +160,7 @@ def _show_rows(line: ProgressLine, running: Running) -> None:
     line.update(sum(counters["input_records"] for counters in running.counters()))
 
 
-def write_rows(
-    folder: str, file_format: str, queries: Sequence[Query], rows: Mapping[str, Mapping[str, Any]]
-) -> None:
+def write_rows(folder: str, file_format: str, queries: Sequence[Query], rows: Mapping[str, Mapping[str, Any]]) -> None:
     """Write a file for each query, in the order of time and then of the other columns; all of them, or none.
 
     Raises:

@@ -155,9 +155,25 @@ def test_flags_reach_the_settings(started: list[NexmarkSettings], tmp_path: Path
     cli.main(["nexmark", *(text for pair in flags.items() for text in pair)])
     assert started == [
         NexmarkSettings(
-            queries="q5-flex", rate_per_worker=1e5, duration_s=4, workers=3, migration="fluid", bin_shift=5,
-            transfer="copy", time_dilation=7, in_flight=99, generator="exact", seed=11, output_path=str(tmp_path),
-            output_format="npz", format="json", tick_ns=5000, q5_size_s=6, q5_slide_s=0.5, q7_window_s=4, q8_window_s=3,
+            queries="q5-flex",
+            rate_per_worker=1e5,
+            duration_s=4,
+            workers=3,
+            migration="fluid",
+            bin_shift=5,
+            transfer="copy",
+            time_dilation=7,
+            in_flight=99,
+            generator="exact",
+            seed=11,
+            output_path=str(tmp_path),
+            output_format="npz",
+            format="json",
+            tick_ns=5000,
+            q5_size_s=6,
+            q5_slide_s=0.5,
+            q7_window_s=4,
+            q8_window_s=3,
             gap_ns=8,
         )  # fmt: skip
     ]

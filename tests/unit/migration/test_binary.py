@@ -317,9 +317,7 @@ def distributed(stream: Any, **options: Any) -> Any:
 
 @pytest.mark.parametrize("operator", [counted, consumed, machines, distributed])
 @pytest.mark.parametrize("slots", [1, 3])
-def test_a_plain_operator_shows_the_same_without_f_control_and_moves(
-    operator: Callable[..., Any], slots: int
-) -> None:
+def test_a_plain_operator_shows_the_same_without_f_control_and_moves(operator: Callable[..., Any], slots: int) -> None:
     shown: list[list[Any]] = []
     for plain in (False, True):
         outputs: list[Any] = []

@@ -117,9 +117,7 @@ def test_instructions_of_many_messages_are_sent_whole_or_not_at_all() -> None:
     with Simulation(build, slots=2, memory="8M") as simulation:
         words, control, counts, _ = simulation.handles[0]
         before = owner(simulation, 0)
-        instructions = Instructions.of_moves(
-            np.arange(1 << bin_shift, dtype=np.uint32), (1 - before).astype(np.uint32)
-        )
+        instructions = Instructions.of_moves(np.arange(1 << bin_shift, dtype=np.uint32), (1 - before).astype(np.uint32))
         assert len(instructions.words) * 4 > 4 * slab_bytes
         loans: list[Any] = []
 

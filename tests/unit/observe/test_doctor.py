@@ -33,6 +33,7 @@ GOOD = HostFacts(
     locked_bytes_max=8 * MIB,
     open_files_max=1024,
     shmem_huge_pages="never",
+    huge_pages_granted=True,
 )
 
 
@@ -82,6 +83,7 @@ def test_every_trouble_is_warned_of_once_with_its_cure(facts: HostFacts, topic: 
         replace(GOOD, kernel="5.14.0"),
         replace(GOOD, kernel="6.x-odd"),
         replace(GOOD, shmem_huge_pages="unknown"),
+        replace(GOOD, huge_pages_granted=False),
     ],
 )
 def test_no_limit_is_no_trouble(facts: HostFacts) -> None:

@@ -28,7 +28,7 @@ from tests.unit.observe.test_inspect_law import Damaged, counting, look_at, play
 
 WIDTHS = [60, 80, 100, 120, 160]
 ME = os.getpid()
-SHIFTS = range(72, 192, 8)
+SHIFTS = range(72, 200, 8)
 """In a header: bin shifts of operators that this dataflow does not have; they mean nothing."""
 GROWING = 2
 """Of a bin's flags, MP_BIN_GROWING in store.h."""

@@ -79,7 +79,7 @@ def report() -> Report:
         records=480,
         seconds=12.0,
         ledger=Ledger.of([counters]),
-        memory=Memory(pss_bytes_max=100 << 20, committed_bytes=64 << 20, region_bytes=1 << 30),
+        memory=Memory(pss_bytes_max=100 << 20, committed_bytes=64 << 20, huge_bytes=32 << 20, region_bytes=1 << 30),
         bin_shift=8,
         backend="vec",
         hash="mix",
@@ -130,7 +130,7 @@ def test_the_json_object_has_the_names_of_the_schema_in_their_order(report: Repo
     assert list(shown) == NAMES
     assert list(shown["latency_ns"]) == ["p50", "p90", "p99", "p999", "max", "samples"]
     assert list(shown["migrations"][0]) == MIGRATION_NAMES
-    assert list(shown["memory"]) == ["pss_bytes_max", "committed_bytes", "region_bytes", "samples"]
+    assert list(shown["memory"]) == ["pss_bytes_max", "committed_bytes", "huge_bytes", "region_bytes", "samples"]
 
 
 def test_the_json_object_has_the_figures_of_the_run(report: Report) -> None:

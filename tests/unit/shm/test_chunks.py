@@ -257,7 +257,13 @@ def test_parent_and_holder_grow_one_chunk_at_once_and_count_it_once() -> None:
 def test_slots_that_lease_at_once_never_hold_the_same_chunk_and_lose_none(tmp_path: Path) -> None:
     # In C, because Python's threads meet too seldom inside of a call.
     program = tmp_path / "lease_race"
-    parts = ("tests/native/lease_race.c", "megaphone/shm/chunk.c", "megaphone/shm/park.c", "megaphone/shm/ring.c")
+    parts = (
+        "tests/native/lease_race.c",
+        "megaphone/shm/chunk.c",
+        "megaphone/shm/huge.c",
+        "megaphone/shm/park.c",
+        "megaphone/shm/ring.c",
+    )
     sources = [str(ROOT / part) for part in parts]
     flags = ["-std=c11", "-D_GNU_SOURCE", "-O2", "-pthread", f"-I{ROOT / 'megaphone'}"]
     subprocess.run([os.environ.get("CC", "cc"), *flags, *sources, "-o", str(program)], check=True)

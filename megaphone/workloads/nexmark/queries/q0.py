@@ -32,7 +32,9 @@ def q0(events: Streams, how: Style) -> Stream:
             partial(_named, KINDS.index(kind), column), columns=COLUMNS, loan=True, name=how.name(f"{kind}.name")
         )
         for kind, stream, column in (
-            ("person", events.person, "id"), ("auction", events.auction, "id"), ("bid", events.bid, "auction"),
+            ("person", events.person, "id"),
+            ("auction", events.auction, "id"),
+            ("bid", events.bid, "auction"),
         )  # fmt: skip
     ]
     return kinds[0].concat(*kinds[1:], name=how.name("all"))

@@ -145,9 +145,7 @@ MEASURES: dict[str, tuple[int, Callable[[Events], npt.NDArray[Any]]]] = {
     ),
     "price after price": (
         49,
-        lambda e: (
-            7 * np.floor(np.log10(e.bid["price"][:-1] / 100)) + np.floor(np.log10(e.bid["price"][1:] / 100))
-        ),
+        lambda e: 7 * np.floor(np.log10(e.bid["price"][:-1] / 100)) + np.floor(np.log10(e.bid["price"][1:] / 100)),
     ),
     "expiry": (
         50,

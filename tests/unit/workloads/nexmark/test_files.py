@@ -91,9 +91,7 @@ def test_parquet_files_hold_the_events_with_texts(tmp_path: Path, kind: Generato
 
 
 @pytest.mark.parametrize("file_format", ["csv", "npz"])
-def test_pieces_are_joined_without_a_seam(
-    tmp_path: Path, file_format: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pieces_are_joined_without_a_seam(tmp_path: Path, file_format: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = generate(events=EVENTS, output=tmp_path / "whole", format=file_format, **RUN)
     pieces = MergedEvents.pieces
     monkeypatch.setattr(MergedEvents, "pieces", lambda self, wanted: pieces(self, wanted, 100))

@@ -14,7 +14,7 @@ _SECONDS: Final[dict[Size, float]] = {"smoke": 0.5, "full": 5.0}
 _QUERIES: Final[dict[Size, tuple[str, ...]]] = {"smoke": ("q3",), "full": tuple(f"q{number}" for number in range(9))}
 _WINDOWS: Final[dict[Size, tuple[str, ...]]] = {"smoke": ("12h",), "full": ("12h", "closing")}
 _CLOSING: Final = ("q4", "q5", "q6", "q7", "q8")
-_RUNS: Final = 7
+_RUNS: Final = 10
 """About as many as a search takes."""
 
 ORIGINAL_FLEX_M_S: Final = {

@@ -6,21 +6,22 @@ from collections.abc import Callable
 from typing import Any
 
 from megaphone.dataflow.batch import Batch
-from megaphone.dataflow.operators.unary import Output, Transform
+from megaphone.dataflow.operators.unary import BatchOperator
 from megaphone.dataflow.stream import Stream, stream_method
 
 
-class Inspect(Transform):
+class Inspect(BatchOperator):
     """Shows each batch to a function, then forwards it."""
 
     def __init__(self, stream: Stream, name: str, function: Callable[[Batch], Any]) -> None:
         super().__init__(stream, name)
+        self.out = self.add_output(stream.schema)
         self.function = function
 
-    def transform(self, batch: Batch, output: Output) -> None:
-        """Show and hand on."""
+    def on_batch(self, batch: Batch) -> None:
+        """Show, and hand the message on that the batch came in: nothing of it needs to be put together again."""
         self.function(batch)
-        output.forward(batch)
+        self._worker.push(self.out, self._cell, batch)
 
 
 @stream_method

@@ -44,6 +44,8 @@ TICK_NS: Final = 200_000
 """Time moves at least so often, so that others need not wait for a worker that has nothing due."""
 HOUSE_KEEPING_NS: Final = 50_000_000
 WARM_BYTES: Final = 256 << 10
+WARM_BYTES_MAX: Final = 16 << 20
+"""At most so much between two steps of the worker: 4096 pages, about 1 ms in which it neither receives nor sends."""
 WARM_BYTES_MIN: Final = 64 << 20
 """Less than that is mapped by the first records that touch it, 16 pages at a time: a millisecond in all, which no
 latency shows, and which warming would cost as well."""
@@ -439,7 +441,9 @@ class Warmer:
 
     A migration's pages are mapped in the second half of the time before it: early enough to be done, late enough that
     most blocks that it finds are those that will come.  How much at a time follows the clock and not the number of
-    calls: a worker that is behind makes few steps, and would come to the switch with most pages cold.
+    calls: a worker that is behind makes few steps, and would come to the switch with most pages cold.  But no piece is
+    larger than `WARM_BYTES_MAX`, however long the worker was away: the steps that follow catch up, and what they cannot
+    is mapped by the records that touch it.
     """
 
     def __init__(self, worker: Worker, op: Any, plan: Plan) -> None:  # noqa: ANN401 - a cffi struct
@@ -471,8 +475,8 @@ class Warmer:
                     self._next()
                     return
             due = int(self._bytes * (now - self._since) / max(1.0, WARM_SHARE * (at - self._since)))
-            mapped = int(lib.mp_warm(self._worker.slot, self._op, owner, self._position,
-                                     max(WARM_BYTES, due - self._warmed)))  # fmt: skip
+            budget = min(max(WARM_BYTES, due - self._warmed), WARM_BYTES_MAX)
+            mapped = int(lib.mp_warm(self._worker.slot, self._op, owner, self._position, budget))
             self._warmed += mapped
             if not mapped:
                 self._next()

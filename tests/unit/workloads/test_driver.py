@@ -216,30 +216,57 @@ def test_a_step_that_outlasts_the_records_of_a_closed_loop_waits_for_no_long_res
     assert max(late) <= driver.TICK_NS
 
 
-@pytest.mark.parametrize("steps", [20, 50, 40_000])
+class Warmed:
+    """A warmer of 2 GiB that are due at 4 s, with what it asked of the core."""
+
+    WHOLE = 2 << 30
+    AT_NS = 4_000_000_000
+
+    def __init__(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.mapped, self.budgets = 0, list[int]()
+
+        def warm(*given: Any) -> int:
+            budget: int = given[-1]
+            piece = min(budget, self.WHOLE - self.mapped)
+            self.budgets.append(budget)
+            self.mapped += piece
+            return piece
+
+        monkeypatch.setattr(driver, "lib", SimpleNamespace(mp_warm_bytes=lambda *_: self.WHOLE, mp_warm=warm))
+        path = tmp_path / "plan"
+        path.write_text(f"D {self.AT_NS} 0 1\nD {self.AT_NS} 2 1\n")
+        self.warmer = driver.Warmer(SimpleNamespace(slot=None), None, load_plan(path, 4, 2))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("steps", [300, 1_000, 40_000])
 def test_pages_are_warm_before_the_switch_however_few_steps_there_are(
     steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole, mapped, budgets = 2 << 30, 0, []
-
-    def warm(*given: Any) -> int:
-        nonlocal mapped
-        budget: int = given[-1]
-        piece = min(budget, whole - mapped)
-        budgets.append(budget)
-        mapped += piece
-        return piece
-
-    monkeypatch.setattr(driver, "lib", SimpleNamespace(mp_warm_bytes=lambda *_: whole, mp_warm=warm))
-    path = tmp_path / "plan"
-    path.write_text("D 4000000000 0 1\nD 4000000000 2 1\n")
-    plan = load_plan(path, 4, 2)
-    warmer = driver.Warmer(SimpleNamespace(slot=None), None, plan)  # type: ignore[arg-type]
+    warmed = Warmed(tmp_path, monkeypatch)
     for step in range(steps):
-        warmer.step(4_000_000_000 * step // steps)
+        warmed.warmer.step(warmed.AT_NS * step // steps)
         if step < steps // 2:
-            assert not mapped
-    assert mapped == whole
+            assert not warmed.mapped
+    assert warmed.mapped == warmed.WHOLE
     # A piece is what the time since the last one asks for, and never less than what is worth a call.
-    assert min(budgets) >= driver.WARM_BYTES
-    assert max(budgets) <= max(driver.WARM_BYTES, 1.6 * whole * 2 / steps / driver.WARM_SHARE)
+    assert min(warmed.budgets) >= driver.WARM_BYTES
+    assert max(warmed.budgets) <= max(driver.WARM_BYTES, 1.6 * warmed.WHOLE * 2 / steps / driver.WARM_SHARE)
+
+
+@pytest.mark.parametrize("away_ms", [(), (2_001, 3_500), (2_001, 3_980), (0, 3_980)])
+def test_no_piece_of_warming_keeps_a_worker_from_its_work_however_long_it_was_away(
+    away_ms: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two pieces it receives, sends and looks for the end of the run; the steps that follow catch up."""
+    warmed = Warmed(tmp_path, monkeypatch)
+    for at_ms in range(4_000):
+        if not (away_ms and away_ms[0] <= at_ms < away_ms[1]):
+            warmed.warmer.step(at_ms * 1_000_000)
+    assert max(warmed.budgets) <= 16 << 20
+    if 3_980 not in away_ms:
+        assert warmed.mapped == warmed.WHOLE
+    else:  # no time for all of it: as much as the steps until the switch may
+        assert warmed.mapped >= 19 * driver.WARM_BYTES_MAX == 19 * (16 << 20)
+    asked = len(warmed.budgets)
+    warmed.warmer.step(warmed.AT_NS)
+    assert len(warmed.budgets) == asked

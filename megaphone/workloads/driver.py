@@ -110,7 +110,8 @@ class Warming(Protocol):
 class MigrationNote:
     """What one migration cost, as worker 0 saw it; times in ns since the start of the run.
 
-    ``lead_ns`` is how long after it was sent its first step takes effect; None where times are not the clock's.
+    ``lead_ns`` is how long after it was sent its first step takes effect, which is not before it was sent and not after
+    it is complete; None where times are not the clock's.
     """
 
     time_ns: int
@@ -358,6 +359,11 @@ class Driver:
         due_at = pacer.next_time_ns
         if due_at is None or file_time < due_at:
             return
+        by_clock = position is None and not self.lift
+        if by_clock and pacer.in_flight_ns is None and control.time < self.first_time + now:
+            # The last step of this worker took longer than control is ahead.  What is sent now takes effect now and not
+            # in the past: its lead, and with it what the hand-over took, would be wrong by as much.
+            control.advance_to(self.first_time + now)
         step = pacer.due(max(0, control.time + self._offset), self._frontier_on_scale(), now)
         if step is None:
             return
@@ -366,7 +372,6 @@ class Driver:
             before = self._sums()
             # Pages are mapped ahead of a migration: its warming began when the one before it was over.
             before["warming_ns"] = self.notes[-1].after.get("warming_ns", 0) if self.notes else 0
-            by_clock = position is None and not self.lift
             lead = control.time - self.first_time - now if by_clock else None
             note = MigrationNote(record.time_ns, record.strategy, sent_ns=now, lead_ns=lead, before=before)
             self.notes.append(note)

@@ -63,10 +63,10 @@ class World:
         parks: (moment, longest rest) while there is input.
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, lead: int = 1) -> None:
         def build(graph: Graph) -> Any:
             words, stream = graph.input("words", {"k": "u8"})
-            control = graph.control(words)
+            control = graph.control(words, lead=lead)
             counts = stream.stateful_unary(
                 key="k", state=HashTable("u8", {"n": "u8"}), fold=lambda _: None, columns={"k": "u8"},
                 control=control, bin_shift=2,
@@ -118,12 +118,12 @@ class World:
 
 
 @pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+def world(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     clock = Clock()
     monkeypatch.setattr(driver, "lib", clock)
     monkeypatch.setattr(driver, "start_together", lambda _: clock.now_ns)
     monkeypatch.setattr(driver, "_cores", lambda: 64)
-    made = World(clock)
+    made = World(clock, getattr(request, "param", 1))
     yield made
     made.simulation.close()
 
@@ -186,6 +186,18 @@ def test_a_migration_is_not_over_before_the_probe_has_passed_its_last_step(world
     # Its lead is what lies between the moment at which it was sent and the time at which it takes effect.
     assert note.lead_ns is not None
     assert note.sent_ns + note.lead_ns == world.control.sent_time - 1 <= note.completed_ns
+
+
+@pytest.mark.parametrize("world", [1, STEP_NS, 3 * STEP_NS, 1_000_000], indirect=True)
+def test_a_migration_takes_effect_after_it_was_sent_and_before_it_is_over(world: World, tmp_path: Path) -> None:
+    """Also where a step of the worker takes longer than control is ahead: what is left is the hand-over's own time."""
+    path = tmp_path / "plan"
+    path.write_text("".join(f"D {time} {bin_id} 0\n" for time in (5_000_000, 13_000_000) for bin_id in range(4)))
+    measured, _ = drive(world, plan=load_plan(path, 4, 1), control=world.control)
+    assert [note.steps for note in measured.migrations] == [4, 4]
+    for note in measured.migrations:
+        assert note.lead_ns is not None
+        assert 0 <= note.lead_ns <= note.completed_ns - note.sent_ns
 
 
 class SlowProbe:

@@ -125,7 +125,7 @@ def _supervise(supervisor: Supervisor, graph: Graph, memory: RunMemory) -> Resul
         captures=merge_captures(graph, [captures for _, captures in results]),
         counters=[read_counters(memory.control, slot) for slot in range(graph.workers)],
         seconds=supervisor.seconds,
-        memory_samples=tuple(supervisor.memory_samples),
+        memory_samples=tuple(supervisor.memory_history.samples),
         origin_ns=int(lib.mp_origin_get(memory.control)),
         pss_bytes_max=supervisor.pss_bytes_max,
         committed_bytes=int(lib.mp_committed_bytes(memory.control)),

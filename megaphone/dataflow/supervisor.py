@@ -39,15 +39,14 @@ from megaphone.dataflow.grower import Grower
 from megaphone.dataflow.host import ENTRY, STOP_FAILED, STOP_OVER
 from megaphone.dataflow.memory import RunMemory
 from megaphone.dataflow.output import LineForwarder
-from megaphone.dataflow.result import MemorySample
+from megaphone.dataflow.result import SAMPLE_NS, MemoryHistory, MemorySample
 from megaphone.dataflow.signals import DeferredSignals
 from megaphone.dataflow.stuck import StuckWatch
 from megaphone.errors import GraphError, UsageError, WorkerLostError
 from megaphone.shm.counters import COUNTER_INDEX, read_counters
 
-TICK_SECONDS: Final = 0.25
+TICK_SECONDS: Final = SAMPLE_NS / 1e9
 SAMPLE_SHARE: Final = 1000
-SAMPLES_MAX: Final = 2048
 _ACCOUNTS: Final = (COUNTER_INDEX["block_live_bytes"], COUNTER_INDEX["pinned_bytes"])
 GRACE_SECONDS: Final = 0.3
 """For workers to leave a run that has failed: enough for a step, short enough for an end within a second."""
@@ -118,7 +117,7 @@ class Supervisor:
     Attributes:
         children: one per worker.
         seconds: how long the dataflow ran.
-        memory_samples: in the order of time.
+        memory_history: what the processes and the region occupied, about four times a second.
         pss_bytes_max: peak of the samples, 0 without any.
     """
 
@@ -134,7 +133,7 @@ class Supervisor:
     ) -> None:
         self.children: list[Child] = []
         self.seconds = 0.0
-        self.memory_samples: list[MemorySample] = []
+        self.memory_history = MemoryHistory()
         self.pss_bytes_max = 0
         self._next_sample = 0.0
         self._program, self._graph, self._memory, self._signals = program, graph, memory, signals
@@ -329,11 +328,8 @@ class Supervisor:
             # The kernel walks page tables for it, on a core that a worker wants: at most a thousandth of the time.
             ended = time.monotonic()
             self._next_sample = ended + max(1.0, SAMPLE_SHARE * (ended - started))
-        if len(self.memory_samples) >= SAMPLES_MAX:
-            # A long run is told with fewer, evenly; each keeps the peak that it had, and the last stays the last.
-            del self.memory_samples[-2::-2]
         control, slots = self._memory.control, range(len(self.children))
-        self.memory_samples.append(
+        self.memory_history.add(
             MemorySample(
                 int(started * 1e9), pss_bytes, int(lib.mp_committed_bytes(control)),
                 *(sum(int(lib.mp_counter_read(control, slot, counter)) for slot in slots) for counter in _ACCOUNTS),

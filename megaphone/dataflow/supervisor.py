@@ -42,7 +42,7 @@ from megaphone.dataflow.output import LineForwarder
 from megaphone.dataflow.result import SAMPLE_NS, MemoryHistory, MemorySample
 from megaphone.dataflow.signals import DeferredSignals
 from megaphone.dataflow.stuck import StuckWatch
-from megaphone.errors import GraphError, UsageError, WorkerLostError
+from megaphone.errors import GraphError, InternalError, UsageError, WorkerLostError
 from megaphone.shm.counters import COUNTER_INDEX, read_counters
 
 TICK_SECONDS: Final = SAMPLE_NS / 1e9
@@ -233,6 +233,7 @@ class Supervisor:
             self._signals.handle()
             if time.monotonic() >= self._next_tick:
                 self._tick()
+        self._raise_if_growing_failed()
 
     def _serve(self, seconds: float) -> None:
         for fd, _ in self._poll.poll(seconds * 1000):
@@ -305,6 +306,7 @@ class Supervisor:
 
     def _tick(self) -> None:
         self._next_tick = time.monotonic() + TICK_SECONDS
+        self._raise_if_growing_failed()
         started = all("ready" in child.said for child in self.children)
         if started and not self._over:
             self._sample_memory()
@@ -316,6 +318,12 @@ class Supervisor:
             if child.result is not None and not child.ended and time.monotonic() > child.result_at + EXIT_SECONDS:
                 child.killed = True
                 _kill(child)
+
+    def _raise_if_growing_failed(self) -> None:
+        error = None if self._grower is None else self._grower.error
+        if error is not None:
+            message = f"the thread that grows memory has ended ({error!r}): a rule of the engine is broken"
+            raise InternalError(message) from error
 
     def _sample_memory(self) -> None:
         if not self._measure_memory:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import subprocess
@@ -166,6 +167,25 @@ def test_a_worker_sees_the_callers_arguments_and_no_descriptor_of_its_siblings()
     assert [told[:3] for told in returned] == [(index, sys.argv, os.getpid()) for index in range(3)]
     # What it prints goes through two pipes, and it has one socket, whatever its siblings have.
     assert [kinds for *_, kinds in returned] == [["pipe", "pipe", "socket"]] * 3
+
+
+@pytest.mark.usefixtures("no_process")
+@pytest.mark.parametrize("refused", [1, 2])
+def test_where_the_system_has_no_descriptor_left_none_stays_open(refused: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, eventfd = 0, os.eventfd
+
+    def refuse(*given: int) -> int:
+        nonlocal made
+        made += 1
+        if made == refused:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return eventfd(*given)
+
+    before = len([*Path("/proc/self/fd").iterdir()])
+    monkeypatch.setattr(os, "eventfd", refuse)
+    with pytest.raises(OSError, match="Too many open files"):
+        execute(programs.exchange, 2, programs.ten_rounds, memory="16M")
+    assert len([*Path("/proc/self/fd").iterdir()]) == before
 
 
 @pytest.mark.stress

@@ -21,7 +21,7 @@ import numpy as np
 
 from megaphone._core import ffi, lib
 from megaphone.migration.pacing import Pacer
-from megaphone.observe.switch import SWITCHES_MAX, Switch
+from megaphone.observe.switch import SECOND_NS, SWITCHES_MAX, Switch
 from megaphone.observe.timeline import Timeline, warm_up_ns
 from megaphone.shm.counters import COUNTER_INDEX
 
@@ -410,15 +410,28 @@ class Driver:
             note.after["minor_faults"] = self._sums()["minor_faults"]
 
 
+def _planned_times(plan: Plan, duration_ns: int) -> list[int]:
+    times = plan.steps.times_ns[plan.initial_step_count :]
+    if not len(times):
+        return [duration_ns // 3, 2 * duration_ns // 3]
+    return [int(time_ns) for time_ns in np.unique(times)[: SWITCHES_MAX + 1]]
+
+
 def switch_times(plan: Plan, duration_ns: int) -> list[int]:
     """Return when the migrations of a plan by the clock are due, the first `SWITCHES_MAX` of them.
 
     A plan in which nothing moves has the times at which the built-in strategies move, so that it can be compared.
     """
-    times = plan.steps.times_ns[plan.initial_step_count :]
-    if not len(times):
-        return [duration_ns // 3, 2 * duration_ns // 3]
-    return [int(time_ns) for time_ns in np.unique(times)[:SWITCHES_MAX]]
+    return _planned_times(plan, duration_ns)[:SWITCHES_MAX]
+
+
+def switch_covers(plan: Plan, duration_ns: int) -> list[int]:
+    """Return how much of the second after each of `switch_times` is its own, ns: to the next or to the run's end."""
+    times = _planned_times(plan, duration_ns)
+    return [
+        max(0, min(time_ns + SECOND_NS, duration_ns, *times[index + 1 : index + 2]) - time_ns)
+        for index, time_ns in enumerate(times[:SWITCHES_MAX])
+    ]
 
 
 def start_together(worker: Worker) -> int:

@@ -19,7 +19,7 @@ from megaphone.observe.switch import Switch
 from megaphone.state.stores import HashTable
 from megaphone.testing import Simulation
 from megaphone.workloads import driver
-from megaphone.workloads.driver import Driver, Measured, switch_times
+from megaphone.workloads.driver import Driver, Measured, switch_covers, switch_times
 
 STEP_NS = 70_000
 RATE = 20_000.0
@@ -174,6 +174,23 @@ def test_the_second_after_a_switch_is_that_of_the_plan_and_the_same_where_nothin
     path = tmp_path / "plan.txt"
     path.write_text("".join(f"D {time} 0 {time % 2}\n" for time in range(1, 100)))
     assert switch_times(load_plan(path, 4, 2), 6_000) == list(range(1, 17))
+
+
+def test_a_switch_has_the_time_to_the_next_one_or_to_the_end_of_the_run(tmp_path: Path) -> None:
+    def covers(text: str, seconds: float) -> list[float]:
+        path = tmp_path / "plan.txt"
+        path.write_text(text)
+        plan = load_plan(path, 4, 2)
+        told = switch_covers(plan, round(seconds * 1e9))
+        assert len(told) == len(switch_times(plan, round(seconds * 1e9)))
+        return [round(one / 1e9, 3) for one in told]
+
+    every = "".join(f"D {time}00000000 0 {time % 2}\n" for time in range(10, 60, 3))
+    assert covers(every, 60) == [0.3] * 16  # the 17th is not told, and yet ends the 16th
+    assert covers("D 1000000000 0 1\nD 2000000000 0 0\nD 2600000000 1 1\n", 3) == [1, 0.6, 0.4]
+    assert covers("D 1000000000 0 1\nD 7000000000 0 0\n", 3) == [1, 0]
+    assert switch_covers(round_trip("none", [0, 1], [1, 0], 6 * 10**9), 6 * 10**9) == [10**9] * 2
+    assert switch_covers(round_trip("sudden", [0, 1], [1, 0], 9 * 10**8), 9 * 10**8) == [3 * 10**8] * 2
 
 
 def test_a_migration_is_not_over_before_the_probe_has_passed_its_last_step(world: World) -> None:

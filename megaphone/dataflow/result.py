@@ -28,7 +28,8 @@ class MemorySample:
         pss_bytes: of all processes together; None at most moments, because the kernel walks page tables for it.
         committed_bytes: of the data region: what has memory behind it; never falls.
         state_bytes: in blocks: stores, queues, lists of times.
-        pinned_bytes: in slabs that a batch, a message or a view still names.
+        pinned_bytes: in slabs that a batch, a message or a view still names; each worker counts its own about as often
+            while it steps, so the figure of one that does not step is an older one.
     """
 
     time_ns: int

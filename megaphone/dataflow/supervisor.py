@@ -178,6 +178,7 @@ class Supervisor:
             "data_fd": memory.data_region.fd,
             "data_bytes": memory.data_region.size_bytes,
             "wake_fd": memory.wake_fd,
+            "measure_memory": self._measure_memory,
             "program": (program.payload, program.main_module, program.main_path),
         }
 

@@ -6,6 +6,7 @@ are made, which have no name from then on; the workers get their descriptors, bu
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -94,9 +95,9 @@ def execute(
     graph.finish()
     if drive is None:
         _refuse_unfed_inputs(graph)
-    # One by which workers ask for memory, one by which a signal wakes the supervisor.
-    memory_fd, signal_fd = (os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK) for _ in range(2))
-    try:
+    with contextlib.ExitStack() as descriptors:
+        # One by which workers ask for memory, one by which a signal wakes the supervisor.
+        memory_fd, signal_fd = _eventfd(descriptors), _eventfd(descriptors)
         with DeferredSignals(signal_fd) as signals:
             run_memory = RunMemory.create(graph, limits, memory_fd)
             try:
@@ -108,9 +109,12 @@ def execute(
                 run_memory.close()
                 # A caller may keep an exception, whose traceback has all of this: it must not keep the mappings, too.
                 run_memory.control = run_memory.data = run_memory.view = ffi.NULL
-    finally:
-        os.close(memory_fd)
-        os.close(signal_fd)
+
+
+def _eventfd(owner: contextlib.ExitStack) -> int:
+    fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+    owner.callback(os.close, fd)
+    return fd
 
 
 def _supervise(supervisor: Supervisor, graph: Graph, memory: RunMemory) -> Result:
@@ -125,7 +129,7 @@ def _supervise(supervisor: Supervisor, graph: Graph, memory: RunMemory) -> Resul
         captures=merge_captures(graph, [captures for _, captures in results]),
         counters=[read_counters(memory.control, slot) for slot in range(graph.workers)],
         seconds=supervisor.seconds,
-        memory_samples=tuple(supervisor.memory_samples),
+        memory_samples=tuple(supervisor.memory_history.samples),
         origin_ns=int(lib.mp_origin_get(memory.control)),
         pss_bytes_max=supervisor.pss_bytes_max,
         committed_bytes=int(lib.mp_committed_bytes(memory.control)),

@@ -5,7 +5,7 @@
 On a machine whose cores the workers fill, whoever is woken takes the core of a worker: at the supervisor's own priority
 it took that of the one that had called, in the middle of its allocation, for as long as touching took (2 to 5 ms). So
 the thread has a lower one. Where no core is free in time, a worker commits 256 KiB at a time for itself: later, but not
-for long.
+for long. So a run also goes on where the system refuses the thread, or the lower priority.
 """
 
 from __future__ import annotations
@@ -34,9 +34,13 @@ class Grower:
 
     Args:
         memory: of the run; its ``wake_fd`` is the eventfd to which workers write.  Must stay open until `end`.
+
+    Attributes:
+        error: what ended the thread before its time, a defect of ours; None as long as nothing did.
     """
 
     def __init__(self, memory: RunMemory) -> None:
+        self.error: BaseException | None = None
         self._memory = memory
         self._end_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._thread = threading.Thread(target=self._run, name="megaphone-grower", daemon=True)
@@ -44,12 +48,18 @@ class Grower:
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
             self._thread.start()
+        except RuntimeError:
+            # The system has no room for a thread: workers commit for themselves.
+            self._close()
+        except BaseException:
+            self._close()
+            raise
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     @property
     def native_id(self) -> int | None:
-        """The kernel's number of the thread."""
+        """The kernel's number of the thread; None where the system has refused one."""
         return self._thread.native_id
 
     def wake(self) -> None:
@@ -62,12 +72,23 @@ class Grower:
             return
         os.eventfd_write(self._end_fd, 1)
         self._thread.join()
+        self._close()
+
+    def _close(self) -> None:
         os.close(self._end_fd)
         self._end_fd = -1
 
     def _run(self) -> None:
-        own = threading.get_native_id()
-        os.setpriority(os.PRIO_PROCESS, own, min(os.getpriority(os.PRIO_PROCESS, own) + NICENESS, _NICENESS_MAX))
+        try:
+            self._grow()
+        except BaseException as error:  # noqa: BLE001 - whoever made the thread raises it: here nobody would see it
+            self.error = error
+
+    def _grow(self) -> None:
+        # Giving way is a courtesy: a sandbox may refuse the calls, and growing at the caller's priority still helps.
+        with contextlib.suppress(OSError):
+            own = threading.get_native_id()
+            os.setpriority(os.PRIO_PROCESS, own, min(os.getpriority(os.PRIO_PROCESS, own) + NICENESS, _NICENESS_MAX))
         memory, poll = self._memory, select.poll()
         for fd in (memory.wake_fd, self._end_fd):
             poll.register(fd, select.POLLIN)

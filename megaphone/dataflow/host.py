@@ -33,7 +33,7 @@ from megaphone.dataflow.graph import Graph
 from megaphone.dataflow.memory import RunMemory
 from megaphone.dataflow.operators.input import InputOperator
 from megaphone.dataflow.recounting import worker_of
-from megaphone.dataflow.result import collect
+from megaphone.dataflow.result import SAMPLE_NS, collect
 from megaphone.dataflow.worker import StoppedError, Worker
 from megaphone.errors import UsageError
 
@@ -115,6 +115,8 @@ class _Hosted:
         # Modules and the graph live as long as the worker. A walk over them takes the collector 10 ms, between records.
         gc.collect()
         gc.freeze()
+        if start["measure_memory"]:
+            worker.watch_pinned(SAMPLE_NS)
         wire.send(self._fd, "ready", {"hash": graph.hash()})
         if not os.read(self._fd, 1):
             raise StoppedError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from megaphone.errors import UsageError
 from megaphone.shm.counters import COUNTER_INDEX
@@ -13,16 +13,23 @@ if TYPE_CHECKING:
     from megaphone.dataflow.graph import Graph
 
 
+SAMPLE_NS: Final = 250_000_000
+"""Between two looks at what a run occupies."""
+SAMPLES_MAX: Final = 2048
+"""Of one run, however long: the first 8 minutes look by look."""
+
+
 @dataclass(frozen=True, slots=True)
 class MemorySample:
-    """What a run occupied at one moment.
+    """What a run occupied: at one moment, or in a long run at most, from that moment until the next sample's.
 
     Attributes:
         time_ns: of the monotonic clock.
         pss_bytes: of all processes together; None at most moments, because the kernel walks page tables for it.
         committed_bytes: of the data region: what has memory behind it; never falls.
         state_bytes: in blocks: stores, queues, lists of times.
-        pinned_bytes: in slabs that a batch, a message or a view still names.
+        pinned_bytes: in slabs that a batch, a message or a view still names; each worker counts its own about as often
+            while it steps, so the figure of one that does not step is an older one.
     """
 
     time_ns: int
@@ -30,6 +37,45 @@ class MemorySample:
     committed_bytes: int
     state_bytes: int
     pinned_bytes: int
+
+    def merged(self, later: MemorySample) -> MemorySample:
+        """Return one for the time of both: the maximum of each figure, from the beginning of this one."""
+        told = [pss_bytes for pss_bytes in (self.pss_bytes, later.pss_bytes) if pss_bytes is not None]
+        return MemorySample(
+            self.time_ns,
+            max(told, default=None),
+            max(self.committed_bytes, later.committed_bytes),
+            max(self.state_bytes, later.state_bytes),
+            max(self.pinned_bytes, later.pinned_bytes),
+        )
+
+
+class MemoryHistory:
+    """The samples of a run, in a bounded number of which no peak is lost.
+
+    When there are too many, neighbours become one, and from then on one stands for twice the time: so a run of any
+    length is told from its beginning to its end in even steps.
+
+    Attributes:
+        samples: in the order of time, at most `SAMPLES_MAX`.
+    """
+
+    __slots__ = ("_span_ns", "samples")
+
+    def __init__(self) -> None:
+        self.samples: list[MemorySample] = []
+        self._span_ns = 0  # nothing is merged before there are too many
+
+    def add(self, sample: MemorySample) -> None:
+        """Add a look; O(1), or O(SAMPLES_MAX) once in so many."""
+        samples = self.samples
+        if samples and sample.time_ns < samples[-1].time_ns + self._span_ns:
+            samples[-1] = samples[-1].merged(sample)
+            return
+        if len(samples) == SAMPLES_MAX:
+            samples[:] = [samples[at].merged(samples[at + 1]) for at in range(0, SAMPLES_MAX, 2)]
+            self._span_ns = 2 * max(self._span_ns, SAMPLE_NS)
+        samples.append(sample)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +88,8 @@ class Result:
             one per worker where it says nothing.
         counters: of each worker, by name, at the end.
         seconds: from the moment when all workers were ready until the dataflow was empty.
-        memory_samples: about four in a second; none where they were not asked for.
+        memory_samples: about four in a second, of a run of more than 8 minutes the maxima of longer times, as evenly;
+            none where they were not asked for.
         origin_ns: of the same clock, when the workers' timed part began together; 0 where it has none.
         pss_bytes_max: the peak of what the workers and the caller occupied together, as far as it was sampled; 0
             where it was not asked for.

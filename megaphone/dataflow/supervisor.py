@@ -39,15 +39,14 @@ from megaphone.dataflow.grower import Grower
 from megaphone.dataflow.host import ENTRY, STOP_FAILED, STOP_OVER
 from megaphone.dataflow.memory import RunMemory
 from megaphone.dataflow.output import LineForwarder
-from megaphone.dataflow.result import MemorySample
+from megaphone.dataflow.result import SAMPLE_NS, MemoryHistory, MemorySample
 from megaphone.dataflow.signals import DeferredSignals
 from megaphone.dataflow.stuck import StuckWatch
-from megaphone.errors import GraphError, UsageError, WorkerLostError
+from megaphone.errors import GraphError, InternalError, UsageError, WorkerLostError
 from megaphone.shm.counters import COUNTER_INDEX, read_counters
 
-TICK_SECONDS: Final = 0.25
+TICK_SECONDS: Final = SAMPLE_NS / 1e9
 SAMPLE_SHARE: Final = 1000
-SAMPLES_MAX: Final = 2048
 _ACCOUNTS: Final = (COUNTER_INDEX["block_live_bytes"], COUNTER_INDEX["pinned_bytes"])
 GRACE_SECONDS: Final = 0.3
 """For workers to leave a run that has failed: enough for a step, short enough for an end within a second."""
@@ -118,7 +117,7 @@ class Supervisor:
     Attributes:
         children: one per worker.
         seconds: how long the dataflow ran.
-        memory_samples: in the order of time.
+        memory_history: what the processes and the region occupied, about four times a second.
         pss_bytes_max: peak of the samples, 0 without any.
     """
 
@@ -134,7 +133,7 @@ class Supervisor:
     ) -> None:
         self.children: list[Child] = []
         self.seconds = 0.0
-        self.memory_samples: list[MemorySample] = []
+        self.memory_history = MemoryHistory()
         self.pss_bytes_max = 0
         self._next_sample = 0.0
         self._program, self._graph, self._memory, self._signals = program, graph, memory, signals
@@ -179,6 +178,7 @@ class Supervisor:
             "data_fd": memory.data_region.fd,
             "data_bytes": memory.data_region.size_bytes,
             "wake_fd": memory.wake_fd,
+            "measure_memory": self._measure_memory,
             "program": (program.payload, program.main_module, program.main_path),
         }
 
@@ -234,6 +234,7 @@ class Supervisor:
             self._signals.handle()
             if time.monotonic() >= self._next_tick:
                 self._tick()
+        self._raise_if_growing_failed()
 
     def _serve(self, seconds: float) -> None:
         for fd, _ in self._poll.poll(seconds * 1000):
@@ -306,6 +307,7 @@ class Supervisor:
 
     def _tick(self) -> None:
         self._next_tick = time.monotonic() + TICK_SECONDS
+        self._raise_if_growing_failed()
         started = all("ready" in child.said for child in self.children)
         if started and not self._over:
             self._sample_memory()
@@ -318,6 +320,12 @@ class Supervisor:
                 child.killed = True
                 _kill(child)
 
+    def _raise_if_growing_failed(self) -> None:
+        error = None if self._grower is None else self._grower.error
+        if error is not None:
+            message = f"the thread that grows memory has ended ({error!r}): a rule of the engine is broken"
+            raise InternalError(message) from error
+
     def _sample_memory(self) -> None:
         if not self._measure_memory:
             return
@@ -329,11 +337,8 @@ class Supervisor:
             # The kernel walks page tables for it, on a core that a worker wants: at most a thousandth of the time.
             ended = time.monotonic()
             self._next_sample = ended + max(1.0, SAMPLE_SHARE * (ended - started))
-        if len(self.memory_samples) >= SAMPLES_MAX:
-            # A long run is told with fewer, evenly; each keeps the peak that it had, and the last stays the last.
-            del self.memory_samples[-2::-2]
         control, slots = self._memory.control, range(len(self.children))
-        self.memory_samples.append(
+        self.memory_history.add(
             MemorySample(
                 int(started * 1e9), pss_bytes, int(lib.mp_committed_bytes(control)),
                 *(sum(int(lib.mp_counter_read(control, slot, counter)) for slot in slots) for counter in _ACCOUNTS),

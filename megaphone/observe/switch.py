@@ -45,25 +45,31 @@ class SwitchLatency:
 
     Attributes:
         time_ns: planned time of the switch, since the start of the run.
-        latency: of what was due in [time_ns, time_ns + 1 s).
-        worst_start_ns: begin of the slice of that second whose p99 is the highest; the first of equals.
-        worst_p99: of that slice.
-        slices: ``[start_ns, p50, p99, max]`` of each slice that has records, from a quarter of a second before.
+        covered_ns: how much of the second after it is this switch's: less than a second where the run ended sooner, or
+            the next switch was due.
+        latency: of what was due in [time_ns, time_ns + 1 s); None where the second is not whole.
+        worst_start_ns: begin of the slice of that second whose p99 is the highest; the first of equals; None likewise.
+        worst_p99: of that slice; None likewise.
+        slices: ``[start_ns, p50, p99, max]`` of each slice that has records, from a quarter of a second before, to a
+            second after, whether that is whole or not.
     """
 
     time_ns: int
-    latency: LatencySummary
-    worst_start_ns: int
-    worst_p99: int
+    covered_ns: int
+    latency: LatencySummary | None
+    worst_start_ns: int | None
+    worst_p99: int | None
     slices: list[list[int]]
 
     def to_dict(self) -> dict[str, object]:
         """Return the switch as the JSON report has it."""
+        worst = None if self.latency is None else {"start": self.worst_start_ns, "p99": self.worst_p99}
         return {
             "time_ns": self.time_ns,
-            "latency_ns": self.latency.to_dict(),
+            "covered_ns": self.covered_ns,
+            "latency_ns": None if self.latency is None else self.latency.to_dict(),
             "slice_ns": SLICE_NS,
-            "worst_slice_ns": {"start": self.worst_start_ns, "p99": self.worst_p99},
+            "worst_slice_ns": worst,
             "slices": self.slices,
         }
 
@@ -109,15 +115,21 @@ class Switch:
         self._words += other._words
         self._words[:, MAX_WORD] = maxima
 
-    def latency(self) -> SwitchLatency | None:
-        """Return the figures; None where nothing was due in the second after the switch."""
-        second = self._words[_SLICES_BEFORE:]
-        whole = Histogram(merge_words(second))
+    def latency(self, covered_ns: int = SECOND_NS) -> SwitchLatency | None:
+        """Return the figures; None where nothing was due in the second after the switch.
+
+        Args:
+            covered_ns: how much of that second is this switch's.
+        """
+        whole = Histogram(merge_words(self._words[_SLICES_BEFORE:]))
         if not whole.count:
             return None
         slices = [
             [self._start_ns + index * SLICE_NS, *quantiles_of(self._words[index], _SLICE_QUANTILES)]
             for index in map(int, np.flatnonzero(self._words[:, COUNT_WORD]))
         ]
+        if covered_ns < SECOND_NS:
+            # A figure of half a second is no smaller or larger one of a second: it is not to be compared with any.
+            return SwitchLatency(self.time_ns, covered_ns, None, None, None, slices)
         worst = max((one for one in slices if one[0] >= self.time_ns), key=lambda one: one[2])
-        return SwitchLatency(self.time_ns, LatencySummary.of(whole), worst[0], worst[2], slices)
+        return SwitchLatency(self.time_ns, covered_ns, LatencySummary.of(whole), worst[0], worst[2], slices)

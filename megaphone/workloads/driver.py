@@ -21,7 +21,7 @@ import numpy as np
 
 from megaphone._core import ffi, lib
 from megaphone.migration.pacing import Pacer
-from megaphone.observe.switch import SWITCHES_MAX, Switch
+from megaphone.observe.switch import SECOND_NS, SWITCHES_MAX, Switch
 from megaphone.observe.timeline import Timeline, warm_up_ns
 from megaphone.shm.counters import COUNTER_INDEX
 
@@ -44,6 +44,8 @@ TICK_NS: Final = 200_000
 """Time moves at least so often, so that others need not wait for a worker that has nothing due."""
 HOUSE_KEEPING_NS: Final = 50_000_000
 WARM_BYTES: Final = 256 << 10
+WARM_BYTES_MAX: Final = 16 << 20
+"""At most so much between two steps of the worker: 4096 pages, about 1 ms in which it neither receives nor sends."""
 WARM_BYTES_MIN: Final = 64 << 20
 """Less than that is mapped by the first records that touch it, 16 pages at a time: a millisecond in all, which no
 latency shows, and which warming would cost as well."""
@@ -108,7 +110,8 @@ class Warming(Protocol):
 class MigrationNote:
     """What one migration cost, as worker 0 saw it; times in ns since the start of the run.
 
-    ``lead_ns`` is how long after it was sent its first step takes effect; None where times are not the clock's.
+    ``lead_ns`` is how long after it was sent its first step takes effect, which is not before it was sent and not after
+    it is complete; None where times are not the clock's.
     """
 
     time_ns: int
@@ -356,6 +359,11 @@ class Driver:
         due_at = pacer.next_time_ns
         if due_at is None or file_time < due_at:
             return
+        by_clock = position is None and not self.lift
+        if by_clock and pacer.in_flight_ns is None and control.time < self.first_time + now:
+            # The last step of this worker took longer than control is ahead.  What is sent now takes effect now and not
+            # in the past: its lead, and with it what the hand-over took, would be wrong by as much.
+            control.advance_to(self.first_time + now)
         step = pacer.due(max(0, control.time + self._offset), self._frontier_on_scale(), now)
         if step is None:
             return
@@ -364,7 +372,6 @@ class Driver:
             before = self._sums()
             # Pages are mapped ahead of a migration: its warming began when the one before it was over.
             before["warming_ns"] = self.notes[-1].after.get("warming_ns", 0) if self.notes else 0
-            by_clock = position is None and not self.lift
             lead = control.time - self.first_time - now if by_clock else None
             note = MigrationNote(record.time_ns, record.strategy, sent_ns=now, lead_ns=lead, before=before)
             self.notes.append(note)
@@ -403,15 +410,28 @@ class Driver:
             note.after["minor_faults"] = self._sums()["minor_faults"]
 
 
+def _planned_times(plan: Plan, duration_ns: int) -> list[int]:
+    times = plan.steps.times_ns[plan.initial_step_count :]
+    if not len(times):
+        return [duration_ns // 3, 2 * duration_ns // 3]
+    return [int(time_ns) for time_ns in np.unique(times)[: SWITCHES_MAX + 1]]
+
+
 def switch_times(plan: Plan, duration_ns: int) -> list[int]:
     """Return when the migrations of a plan by the clock are due, the first `SWITCHES_MAX` of them.
 
     A plan in which nothing moves has the times at which the built-in strategies move, so that it can be compared.
     """
-    times = plan.steps.times_ns[plan.initial_step_count :]
-    if not len(times):
-        return [duration_ns // 3, 2 * duration_ns // 3]
-    return [int(time_ns) for time_ns in np.unique(times)[:SWITCHES_MAX]]
+    return _planned_times(plan, duration_ns)[:SWITCHES_MAX]
+
+
+def switch_covers(plan: Plan, duration_ns: int) -> list[int]:
+    """Return how much of the second after each of `switch_times` is its own, ns: to the next or to the run's end."""
+    times = _planned_times(plan, duration_ns)
+    return [
+        max(0, min(time_ns + SECOND_NS, duration_ns, *times[index + 1 : index + 2]) - time_ns)
+        for index, time_ns in enumerate(times[:SWITCHES_MAX])
+    ]
 
 
 def start_together(worker: Worker) -> int:
@@ -439,7 +459,9 @@ class Warmer:
 
     A migration's pages are mapped in the second half of the time before it: early enough to be done, late enough that
     most blocks that it finds are those that will come.  How much at a time follows the clock and not the number of
-    calls: a worker that is behind makes few steps, and would come to the switch with most pages cold.
+    calls: a worker that is behind makes few steps, and would come to the switch with most pages cold.  But no piece is
+    larger than `WARM_BYTES_MAX`, however long the worker was away: the steps that follow catch up, and what they cannot
+    is mapped by the records that touch it.
     """
 
     def __init__(self, worker: Worker, op: Any, plan: Plan) -> None:  # noqa: ANN401 - a cffi struct
@@ -471,8 +493,8 @@ class Warmer:
                     self._next()
                     return
             due = int(self._bytes * (now - self._since) / max(1.0, WARM_SHARE * (at - self._since)))
-            mapped = int(lib.mp_warm(self._worker.slot, self._op, owner, self._position,
-                                     max(WARM_BYTES, due - self._warmed)))  # fmt: skip
+            budget = min(max(WARM_BYTES, due - self._warmed), WARM_BYTES_MAX)
+            mapped = int(lib.mp_warm(self._worker.slot, self._op, owner, self._position, budget))
             self._warmed += mapped
             if not mapped:
                 self._next()

@@ -203,7 +203,7 @@ class WordCountSettings(CountSettings):
         validate: compare all outputs with an independent count.
         preload: load every key before the clock starts.
         slices: keep latency around each migration in slices of 10 ms; with migration "none", around the times at
-            which the built-in strategies move.
+            which the built-in strategies move. Needs a rate.
     """
 
     rate_per_worker: float | None = 100_000.0
@@ -223,6 +223,9 @@ class WordCountSettings(CountSettings):
         super().check()
         check_seconds("--duration", self.duration_s)
         check_whole("--domain", self.domain, 1, DOMAIN_MAX, " keys")
+        if self.slices and self.rate_per_worker is None:
+            message = "--slices: with --rate max no record is due at any time: give a --rate, or leave --slices out"
+            raise UsageError(message)
 
 
 @dataclass(frozen=True, kw_only=True)

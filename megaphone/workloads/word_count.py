@@ -26,7 +26,7 @@ from megaphone.observe.switch import Switch
 from megaphone.observe.timeline import Timeline
 from megaphone.state.stores import DenseArray, HashTable
 from megaphone.version import __version__
-from megaphone.workloads.driver import BATCH_RECORDS, Driver, Measured, Warmer, switch_times
+from megaphone.workloads.driver import BATCH_RECORDS, Driver, Measured, Warmer, switch_covers, switch_times
 from megaphone.workloads.native_count import NativeCount
 from megaphone.workloads.progress_line import ProgressLine
 from megaphone.workloads.sink import Sink
@@ -234,6 +234,7 @@ def measured_report(command: str, settings: MigratingSettings, result: Result, d
     for part in parts[1:]:
         for switch, (time_ns, words) in zip(switches, part.switches, strict=True):
             switch.merge(Switch(time_ns, words))
+    covers = switch_covers(settings.plan(duration_ns), duration_ns) if switches else []
     offered = settings.offered_per_worker
     open_loop = offered is not None
     step_ns = max(1, round(1e9 / offered)) if offered else 0
@@ -257,7 +258,7 @@ def measured_report(command: str, settings: MigratingSettings, result: Result, d
         latency=timeline.after_warm_up(duration_ns) if open_loop else None,
         timeline=timeline if open_loop else None,
         migrations=[report_migration(note, timeline if open_loop else None) for note in parts[0].migrations],
-        switches=[found for switch in switches if (found := switch.latency()) is not None],
+        switches=[found for switch, own in zip(switches, covers, strict=True) if (found := switch.latency(own))],
         trace=Trace(
             control_times_ns=parts[0].control_times,
             loaded=[(index, part.extra["loaded"]) for index, part in enumerate(parts) if "loaded" in part.extra],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -207,6 +208,19 @@ def wait_for_the_clock(seconds: float, worker: Worker, handles: Handles) -> str:
     worker.step_until(lambda: time.monotonic() > end)
     handles[0].close()
     return "waited"
+
+
+def hold_loans_for_a_while(seconds: float, worker: Worker, handles: Handles) -> int:
+    """Keep room in slabs for a while, and then none for as long; returns how many bytes it was."""
+    numbers, _ = handles
+    count, kept = 10_000, 3
+    loans = [numbers.loan(count) for _ in range(kept)]
+    end = time.monotonic() + seconds
+    worker.step_until(lambda: time.monotonic() > end)
+    loans.clear()
+    gc.collect()
+    wait_for_the_clock(seconds, worker, handles)
+    return 8 * count * kept
 
 
 def close_and_step(worker: Worker, handles: Handles) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import subprocess
@@ -161,11 +162,44 @@ def test_memory_is_sampled_when_asked_for_and_the_caller_is_called_on_the_way() 
     assert result.seconds > 0.5
 
 
+def test_samples_have_what_a_users_drive_pins_as_long_as_it_does() -> None:
+    """The gauge is the slot's own to read, and a user's drive never does."""
+    drive = partial(programs.hold_loans_for_a_while, 1.0)
+    result = execute(programs.exchange, 2, drive, memory="16M", measure_memory=True)
+    pinned = [sample.pinned_bytes for sample in result.memory_samples]
+    assert max(pinned) >= sum(result.returned) > pinned[-1]
+    assert sum(each >= sum(result.returned) for each in pinned) >= 2
+
+
+def test_nothing_is_sampled_in_a_run_that_does_not_ask_for_it() -> None:
+    result = execute(programs.exchange, 2, partial(programs.hold_loans_for_a_while, 0.1), memory="16M")
+    assert (result.memory_samples, result.counter("pinned_bytes_max")) == ((), 0)
+
+
 def test_a_worker_sees_the_callers_arguments_and_no_descriptor_of_its_siblings() -> None:
     returned = execute(programs.exchange, 3, programs.arguments, memory="16M").returned
     assert [told[:3] for told in returned] == [(index, sys.argv, os.getpid()) for index in range(3)]
     # What it prints goes through two pipes, and it has one socket, whatever its siblings have.
     assert [kinds for *_, kinds in returned] == [["pipe", "pipe", "socket"]] * 3
+
+
+@pytest.mark.usefixtures("no_process")
+@pytest.mark.parametrize("refused", [1, 2])
+def test_where_the_system_has_no_descriptor_left_none_stays_open(refused: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, eventfd = 0, os.eventfd
+
+    def refuse(*given: int) -> int:
+        nonlocal made
+        made += 1
+        if made == refused:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return eventfd(*given)
+
+    before = len([*Path("/proc/self/fd").iterdir()])
+    monkeypatch.setattr(os, "eventfd", refuse)
+    with pytest.raises(OSError, match="Too many open files"):
+        execute(programs.exchange, 2, programs.ten_rounds, memory="16M")
+    assert len([*Path("/proc/self/fd").iterdir()]) == before
 
 
 @pytest.mark.stress

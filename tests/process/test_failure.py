@@ -17,14 +17,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
 
+from megaphone.dataflow import grower
 from megaphone.dataflow.execute import Result, execute
 from megaphone.dataflow.failures import RemoteTraceback
-from megaphone.errors import SharedMemoryError, StuckError, TimeError, WorkerError, WorkerLostError
+from megaphone.errors import InternalError, SharedMemoryError, StuckError, TimeError, WorkerError, WorkerLostError
 from tests.process import programs
 
 pytestmark = pytest.mark.process
@@ -325,3 +327,31 @@ def test_a_capability_that_is_never_let_go_of_is_named_when_the_run_is_stuck(dri
 
 def test_a_worker_that_waits_for_the_clock_with_its_input_open_is_not_stuck() -> None:
     assert run(partial(programs.wait_for_the_clock, 2.0)).returned == ["waited", "waited"]
+
+
+# -- the thread that grows memory --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seconds", [0.0, 3600.0])
+def test_a_defect_in_the_thread_that_grows_memory_is_an_error_of_the_run(
+    seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of one that is over before anybody has looked; no worker has noticed anything."""
+    failure = ValueError("the core is wrong")
+
+    def fail(*_: Any) -> int:
+        raise failure
+
+    monkeypatch.setattr(grower, "lib", SimpleNamespace(mp_chunks_grow_ahead=fail))
+    with pytest.raises(InternalError, match="grows memory has ended .*the core is wrong") as caught:
+        run_in_time(partial(programs.wait_for_the_clock, seconds))
+    assert caught.value.__cause__ is failure
+
+
+def test_a_run_goes_on_where_the_system_refuses_the_thread_that_grows_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: threading.Thread) -> None:
+        message = "can't start new thread"
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    assert run_in_time(programs.ten_rounds).returned == [0, 1]

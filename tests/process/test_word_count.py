@@ -183,13 +183,22 @@ def test_a_record_that_a_hidden_operator_delays_shows_its_delay() -> None:
 @pytest.mark.parametrize("migration", ["none", "sudden"])
 def test_the_second_after_a_switch_has_all_that_was_due_in_it_whether_anything_moves_or_not(migration: str) -> None:
     settings = WordCountSettings(
-        rate_per_worker=20_000, duration_s=1.6, domain=999, memory_bytes=64 << 20, migration=migration, slices=True
+        rate_per_worker=20_000, duration_s=3.0, domain=999, memory_bytes=64 << 20, migration=migration, slices=True
     )
-    first, last = run_synthetic(settings).switches
-    assert [first.time_ns, last.time_ns] == [1_600_000_000 // 3, 3_200_000_000 // 3]
-    assert first.latency.samples == 2 * 20_000
-    # The run ends before the second after the way back does.
-    assert 2 * 20_000 * 0.53 < last.latency.samples < 2 * 20_000 * 0.54
+    for switch, time_ns in zip(run_synthetic(settings).switches, (1_000_000_000, 2_000_000_000), strict=True):
+        assert (switch.time_ns, switch.covered_ns) == (time_ns, 1_000_000_000)
+        assert switch.latency is not None
+        assert switch.latency.samples == 2 * 20_000
+
+
+def test_a_run_that_ends_within_the_second_after_a_switch_has_no_figures_of_that_second() -> None:
+    settings = WordCountSettings(
+        rate_per_worker=20_000, duration_s=1.0, domain=999, memory_bytes=64 << 20, migration="sudden", slices=True
+    )
+    for switch in run_synthetic(settings).switches:
+        assert abs(switch.covered_ns - 10**9 // 3) <= 1
+        assert switch.latency is None
+        assert len(switch.slices) > 33
 
 
 # -- failing well ------------------------------------------------------------------------------------------------------

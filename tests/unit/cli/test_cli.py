@@ -204,6 +204,7 @@ def test_all_flags_of_exchange_reach_the_settings(played: Played) -> None:
         ("word-count --total-rate 5 -w 0", "--workers 0"),
         ("word-count --total-rate 5 --rate 5", "--rate: not allowed with argument --total-rate"),
         ("word-count --domain 0", "--domain 0"),
+        ("word-count --rate max --slices", "--slices: with --rate max no record is due at any time: give a --rate"),
         ("word-count --duration 0", "--duration 0"),
         ("word-count --duration inf", "--duration inf"),
         ("word-count --bin-shift 21", "--bin-shift 21: must be a whole number from 1 to 20"),

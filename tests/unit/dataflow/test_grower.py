@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from megaphone._core import lib
+from megaphone.dataflow import grower as module
 from megaphone.dataflow.grower import NICENESS, Grower
 from tests.native.heap import Heap
 
@@ -106,3 +108,79 @@ def test_after_its_end_nothing_grows_and_another_end_does_nothing(heap: Heap) ->
     heap.used(0, chunk, 100)
     time.sleep(0.05)
     assert committed(heap) == before
+
+
+def test_where_the_system_refuses_a_lower_priority_memory_grows_at_the_callers(
+    heap: Heap, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    refused = threading.Event()
+
+    def refuse(*_: int) -> None:
+        refused.set()
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "setpriority", refuse)
+    grower = grower_of(heap)
+    try:
+        chunk = heap.lease(0)
+        heap.commit(0, chunk, 100)
+        heap.used(0, chunk, 100)
+        wait_for(heap, AHEAD)
+    finally:
+        grower.end()
+    assert refused.is_set()
+    assert grower.error is None
+    assert capfd.readouterr() == ("", "")
+
+
+def test_without_a_thread_there_is_no_growing_ahead_and_nothing_is_left_behind(
+    heap: Heap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        message = "can't start new thread"
+        raise RuntimeError(message)
+
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    descriptors = len([*Path("/proc/self/fd").iterdir()])
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    grower = grower_of(heap)
+    assert grower.native_id is None
+    assert len([*Path("/proc/self/fd").iterdir()]) == descriptors
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == mask
+    grower.wake()
+    grower.end()
+    assert grower.error is None
+    assert len([*Path("/proc/self/fd").iterdir()]) == descriptors
+
+
+def test_a_start_that_is_interrupted_leaves_no_descriptor(heap: Heap, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(_: threading.Thread) -> None:
+        raise KeyboardInterrupt
+
+    descriptors = len([*Path("/proc/self/fd").iterdir()])
+    monkeypatch.setattr(threading.Thread, "start", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        grower_of(heap)
+    assert len([*Path("/proc/self/fd").iterdir()]) == descriptors
+
+
+def test_what_ends_the_thread_is_kept_for_whoever_made_it(
+    heap: Heap, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    failure = ValueError("the core is wrong")
+
+    def fail(*_: Any) -> int:
+        raise failure
+
+    monkeypatch.setattr(module, "lib", SimpleNamespace(mp_chunks_grow_ahead=fail))
+    grower = grower_of(heap)
+    try:
+        grower.wake()
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while grower.error is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+    finally:
+        grower.end()
+    assert grower.error is failure
+    assert capfd.readouterr() == ("", "")

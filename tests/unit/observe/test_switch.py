@@ -2,20 +2,51 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 
-from megaphone.observe.switch import BEFORE_NS, SECOND_NS, SLICE_NS, Switch, SwitchLatency
+from megaphone.observe.switch import BEFORE_NS, SECOND_NS, SLICE_NS, Switch
+from megaphone.observe.timeline import LatencySummary
 
 MS = 1_000_000
 AT = 2_345_678_901
 """In the middle of every window that a timeline could have."""
 
 
-def figures(switch: Switch) -> SwitchLatency:
+@dataclass
+class Figures:
+    """Those of a whole second."""
+
+    latency: LatencySummary
+    worst_start_ns: int
+    worst_p99: int
+    slices: list[list[int]]
+
+
+def figures(switch: Switch) -> Figures:
     found = switch.latency()
     assert found is not None
-    return found
+    assert found.covered_ns == SECOND_NS
+    assert found.latency is not None
+    assert found.worst_start_ns is not None
+    assert found.worst_p99 is not None
+    return Figures(found.latency, found.worst_start_ns, found.worst_p99, found.slices)
+
+
+@pytest.mark.parametrize("covered_ns", [0, 1, 590 * MS, SECOND_NS - 1])
+def test_a_second_that_is_not_whole_has_no_figures_and_says_how_much_of_it_there_was(covered_ns: int) -> None:
+    switch = Switch(AT)
+    for due in range(AT - BEFORE_NS, AT + 590 * MS, MS):
+        switch.record_schedule(due + 1_000, due, 0, 10)
+    found = switch.latency(covered_ns)
+    assert found is not None
+    told = found.to_dict()
+    assert (told["time_ns"], told["covered_ns"]) == (AT, covered_ns)
+    assert told["latency_ns"] is told["worst_slice_ns"] is None
+    # What is drawn is what there was.
+    assert found.slices == figures(switch).slices
 
 
 @pytest.mark.parametrize("step_ns", [1_000, 7_777, 999_983])
@@ -39,8 +70,7 @@ def test_records_at_the_edges_are_in_the_second_when_they_were_due_in_it() -> No
     for due, inside in ((AT - 1, 0), (AT, 1), (AT + SECOND_NS - 1, 1), (AT + SECOND_NS, 0)):
         switch = Switch(AT)
         switch.record_schedule(due + 5, due, 0, 1)
-        found = switch.latency()
-        assert (found.latency.samples if found else 0) == inside
+        assert (figures(switch).latency.samples if switch.latency() else 0) == inside
 
 
 @pytest.mark.parametrize("stall_ms", [1, 4, 25])

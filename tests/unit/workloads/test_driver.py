@@ -19,7 +19,7 @@ from megaphone.observe.switch import Switch
 from megaphone.state.stores import HashTable
 from megaphone.testing import Simulation
 from megaphone.workloads import driver
-from megaphone.workloads.driver import Driver, Measured, switch_times
+from megaphone.workloads.driver import Driver, Measured, switch_covers, switch_times
 
 STEP_NS = 70_000
 RATE = 20_000.0
@@ -63,10 +63,10 @@ class World:
         parks: (moment, longest rest) while there is input.
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, lead: int = 1) -> None:
         def build(graph: Graph) -> Any:
             words, stream = graph.input("words", {"k": "u8"})
-            control = graph.control(words)
+            control = graph.control(words, lead=lead)
             counts = stream.stateful_unary(
                 key="k", state=HashTable("u8", {"n": "u8"}), fold=lambda _: None, columns={"k": "u8"},
                 control=control, bin_shift=2,
@@ -118,12 +118,12 @@ class World:
 
 
 @pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+def world(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     clock = Clock()
     monkeypatch.setattr(driver, "lib", clock)
     monkeypatch.setattr(driver, "start_together", lambda _: clock.now_ns)
     monkeypatch.setattr(driver, "_cores", lambda: 64)
-    made = World(clock)
+    made = World(clock, getattr(request, "param", 1))
     yield made
     made.simulation.close()
 
@@ -176,6 +176,23 @@ def test_the_second_after_a_switch_is_that_of_the_plan_and_the_same_where_nothin
     assert switch_times(load_plan(path, 4, 2), 6_000) == list(range(1, 17))
 
 
+def test_a_switch_has_the_time_to_the_next_one_or_to_the_end_of_the_run(tmp_path: Path) -> None:
+    def covers(text: str, seconds: float) -> list[float]:
+        path = tmp_path / "plan.txt"
+        path.write_text(text)
+        plan = load_plan(path, 4, 2)
+        told = switch_covers(plan, round(seconds * 1e9))
+        assert len(told) == len(switch_times(plan, round(seconds * 1e9)))
+        return [round(one / 1e9, 3) for one in told]
+
+    every = "".join(f"D {time}00000000 0 {time % 2}\n" for time in range(10, 60, 3))
+    assert covers(every, 60) == [0.3] * 16  # the 17th is not told, and yet ends the 16th
+    assert covers("D 1000000000 0 1\nD 2000000000 0 0\nD 2600000000 1 1\n", 3) == [1, 0.6, 0.4]
+    assert covers("D 1000000000 0 1\nD 7000000000 0 0\n", 3) == [1, 0]
+    assert switch_covers(round_trip("none", [0, 1], [1, 0], 6 * 10**9), 6 * 10**9) == [10**9] * 2
+    assert switch_covers(round_trip("sudden", [0, 1], [1, 0], 9 * 10**8), 9 * 10**8) == [3 * 10**8] * 2
+
+
 def test_a_migration_is_not_over_before_the_probe_has_passed_its_last_step(world: World) -> None:
     origin = world.clock.now_ns
     steps = plan.sudden(np.zeros(4, np.int64), np.zeros(4, np.int64), 5_000_000)
@@ -186,6 +203,18 @@ def test_a_migration_is_not_over_before_the_probe_has_passed_its_last_step(world
     # Its lead is what lies between the moment at which it was sent and the time at which it takes effect.
     assert note.lead_ns is not None
     assert note.sent_ns + note.lead_ns == world.control.sent_time - 1 <= note.completed_ns
+
+
+@pytest.mark.parametrize("world", [1, STEP_NS, 3 * STEP_NS, 1_000_000], indirect=True)
+def test_a_migration_takes_effect_after_it_was_sent_and_before_it_is_over(world: World, tmp_path: Path) -> None:
+    """Also where a step of the worker takes longer than control is ahead: what is left is the hand-over's own time."""
+    path = tmp_path / "plan"
+    path.write_text("".join(f"D {time} {bin_id} 0\n" for time in (5_000_000, 13_000_000) for bin_id in range(4)))
+    measured, _ = drive(world, plan=load_plan(path, 4, 1), control=world.control)
+    assert [note.steps for note in measured.migrations] == [4, 4]
+    for note in measured.migrations:
+        assert note.lead_ns is not None
+        assert 0 <= note.lead_ns <= note.completed_ns - note.sent_ns
 
 
 class SlowProbe:
@@ -216,30 +245,57 @@ def test_a_step_that_outlasts_the_records_of_a_closed_loop_waits_for_no_long_res
     assert max(late) <= driver.TICK_NS
 
 
-@pytest.mark.parametrize("steps", [20, 50, 40_000])
+class Warmed:
+    """A warmer of 2 GiB that are due at 4 s, with what it asked of the core."""
+
+    WHOLE = 2 << 30
+    AT_NS = 4_000_000_000
+
+    def __init__(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.mapped, self.budgets = 0, list[int]()
+
+        def warm(*given: Any) -> int:
+            budget: int = given[-1]
+            piece = min(budget, self.WHOLE - self.mapped)
+            self.budgets.append(budget)
+            self.mapped += piece
+            return piece
+
+        monkeypatch.setattr(driver, "lib", SimpleNamespace(mp_warm_bytes=lambda *_: self.WHOLE, mp_warm=warm))
+        path = tmp_path / "plan"
+        path.write_text(f"D {self.AT_NS} 0 1\nD {self.AT_NS} 2 1\n")
+        self.warmer = driver.Warmer(SimpleNamespace(slot=None), None, load_plan(path, 4, 2))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("steps", [300, 1_000, 40_000])
 def test_pages_are_warm_before_the_switch_however_few_steps_there_are(
     steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole, mapped, budgets = 2 << 30, 0, []
-
-    def warm(*given: Any) -> int:
-        nonlocal mapped
-        budget: int = given[-1]
-        piece = min(budget, whole - mapped)
-        budgets.append(budget)
-        mapped += piece
-        return piece
-
-    monkeypatch.setattr(driver, "lib", SimpleNamespace(mp_warm_bytes=lambda *_: whole, mp_warm=warm))
-    path = tmp_path / "plan"
-    path.write_text("D 4000000000 0 1\nD 4000000000 2 1\n")
-    plan = load_plan(path, 4, 2)
-    warmer = driver.Warmer(SimpleNamespace(slot=None), None, plan)  # type: ignore[arg-type]
+    warmed = Warmed(tmp_path, monkeypatch)
     for step in range(steps):
-        warmer.step(4_000_000_000 * step // steps)
+        warmed.warmer.step(warmed.AT_NS * step // steps)
         if step < steps // 2:
-            assert not mapped
-    assert mapped == whole
+            assert not warmed.mapped
+    assert warmed.mapped == warmed.WHOLE
     # A piece is what the time since the last one asks for, and never less than what is worth a call.
-    assert min(budgets) >= driver.WARM_BYTES
-    assert max(budgets) <= max(driver.WARM_BYTES, 1.6 * whole * 2 / steps / driver.WARM_SHARE)
+    assert min(warmed.budgets) >= driver.WARM_BYTES
+    assert max(warmed.budgets) <= max(driver.WARM_BYTES, 1.6 * warmed.WHOLE * 2 / steps / driver.WARM_SHARE)
+
+
+@pytest.mark.parametrize("away_ms", [(), (2_001, 3_500), (2_001, 3_980), (0, 3_980)])
+def test_no_piece_of_warming_keeps_a_worker_from_its_work_however_long_it_was_away(
+    away_ms: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two pieces it receives, sends and looks for the end of the run; the steps that follow catch up."""
+    warmed = Warmed(tmp_path, monkeypatch)
+    for at_ms in range(4_000):
+        if not (away_ms and away_ms[0] <= at_ms < away_ms[1]):
+            warmed.warmer.step(at_ms * 1_000_000)
+    assert max(warmed.budgets) <= 16 << 20
+    if 3_980 not in away_ms:
+        assert warmed.mapped == warmed.WHOLE
+    else:  # no time for all of it: as much as the steps until the switch may
+        assert warmed.mapped >= 19 * driver.WARM_BYTES_MAX == 19 * (16 << 20)
+    asked = len(warmed.budgets)
+    warmed.warmer.step(warmed.AT_NS)
+    assert len(warmed.budgets) == asked

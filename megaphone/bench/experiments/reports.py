@@ -102,7 +102,7 @@ def first_switch(report: Report) -> dict[str, float | None]:
     The first migration is the one that brings bins to a worker that has never mapped their pages; the way back finds
     them mapped.  A run without migrations tells of the time at which it would have begun.
     """
-    if not report["switches"]:
+    if not report["switches"] or report["switches"][0]["latency_ns"] is None:
         return {"second_p99_ms": None, "second_max_ms": None, "worst_10ms_p99_ms": None}
     first = report["switches"][0]
     return {

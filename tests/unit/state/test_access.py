@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -522,6 +523,33 @@ def test_reached_of_what_it_cannot_compare_is_refused(store: Store, keys: Callab
     access = memory.access(store, "mix")[0]
     with pytest.raises(UsageError, match="reached compares 8 bytes"):
         access.reached(keys(0, 3), "n", 1)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "values", "told"),
+    [
+        ("u8", np.array([-1] * 4), "values are int64, the column 'n' is uint64: convert them"),
+        ("u8", -1, "no value of column 'n' is -1: it is uint64"),
+        ("u8", np.int64(-1), "values are int64"),
+        ("u8", -0.5, "values are float64"),
+        ("i8", np.array([2**64 - 1] * 4, np.uint64), "values are uint64, the column 'n' is int64: convert them"),
+        ("i8", 2**63, "no value of column 'n' is 9223372036854775808: it is int64"),
+        ("f8", np.array([2**53 + 1] * 4), "values are int64, the column 'n' is float64: convert them"),
+    ],
+)  # fmt: skip
+def test_reached_of_values_that_a_cast_would_change_is_refused(dtype: str, values: Any, told: str) -> None:
+    memory = SlotMemory(slots=1, bin_shift=1)
+    access = memory.access(HashTable("u8", {"n": dtype}), "mix")[0]
+    access.add_emit(integers(0, 4))
+    with pytest.raises(UsageError, match=told):
+        access.reached(integers(0, 4), "n", values)
+
+
+def test_reached_takes_one_number_that_the_column_has() -> None:
+    memory = SlotMemory(slots=1, bin_shift=1)
+    access = memory.access(HashTable("u8", {"n": "f8"}), "mix")[0]
+    access.add_emit(integers(0, 4), np.arange(4.0))
+    assert [len(access.reached(integers(0, 4), "n", value)[0]) for value in (-1, 1, 1.5, np.float64(2))] == [0, 2, 2, 3]
 
 
 def test_reached_of_a_bin_that_is_not_here_is_refused() -> None:

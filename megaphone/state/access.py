@@ -199,8 +199,8 @@ class StoreAccess(ObjectCalls):
         """Remove rows of a hash table with their keys; all addresses into the bins they are of are stale afterwards.
 
         Args:
-            rows: uint64[n], addresses from :meth:`rows`, in any order and with repetitions. Of Rows and Pickled: keys,
-                whose whole lists or objects go; those that are not there are passed over.
+            rows: uint64, addresses from :meth:`rows`, one or an array of any shape, in any order and with repetitions.
+                Of Rows and Pickled: keys, whose whole lists or objects go; those that are not there are passed over.
 
         Raises:
             StaleRowError: an address is not valid any more.

@@ -574,6 +574,15 @@ def test_rows_are_removed_in_any_order_and_with_repetitions() -> None:
         access.gather(rows[:1], "n")
 
 
+@pytest.mark.parametrize("shape", [(), (1,), (6,), (2, 3), (0, 2)])
+def test_rows_are_removed_whatever_the_shape_of_the_array_that_names_them(shape: tuple[int, ...]) -> None:
+    memory = SlotMemory(slots=1, bin_shift=1)
+    access = memory.access(HashTable("u8", {"n": "u8"}), "mix")[0]
+    rows = access.rows(integers(0, 9))[: int(np.prod(shape))].reshape(shape)
+    access.remove(rows if shape else rows[()])
+    assert access.live() == 9 - rows.size
+
+
 def test_the_core_refuses_to_remove_rows_that_rise_and_addresses_are_stale_after_a_repeated_one() -> None:
     memory = SlotMemory(slots=1, bin_shift=1)
     access = memory.access(HashTable("u8", {"n": "u8"}), "mix")[0]

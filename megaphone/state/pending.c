@@ -101,11 +101,12 @@ static inline void mp_pending_item(uint8_t *to, const uint8_t *from, uint64_t wi
     else memcpy(to, from, width);
 }
 
-/* Rows of the heap are multiples of 8 bytes, and too short for a call of memcpy to pay. */
+/* Rows of the heap are multiples of 8 bytes, and too short for a call of memcpy to pay. Each word is a memcpy of known
+ * length, a load and a store: as uint64_t the compiler could take it for no copy of the refs, which are of uint32_t. */
 static inline void mp_pending_move(mp_pending_row *to, const mp_pending_row *from, uint32_t row_bytes) {
-    uint64_t *words = (uint64_t *)to;
-    const uint64_t *source = (const uint64_t *)from;
-    for (uint32_t i = 0; i < row_bytes / 8; i++) words[i] = source[i];
+    uint8_t *words = (uint8_t *)to;
+    const uint8_t *source = (const uint8_t *)from;
+    for (uint32_t i = 0; i < row_bytes; i += 8) memcpy(words + i, source + i, 8);
 }
 
 /* Push one record; `*copied` rises by the bytes that this wrote. */

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -209,6 +210,53 @@ def test_tables_that_fill_evenly_do_not_grow_at_the_same_time() -> None:
         assert max(grown[1:]) < 256 / 4, grown
     finally:
         memory.close()
+
+
+def test_a_table_that_was_reserved_grows_to_no_more_than_twice_its_size() -> None:
+    memory = SlotMemory(slots=1, bin_shift=4)
+    try:
+        access = memory.access(HashTable("u8", {"count": "u8"}), "mix")[0]
+        for bin_id in range(16):
+            access.reserve(bin_id, 700)
+
+        def sizes() -> Any:
+            return np.array([lib.mp_store_bytes(memory.slots[0], access.c, bin_id) for bin_id in range(16)])
+
+        reserved = sizes()
+        for _ in range(3):  # then all is swept
+            access.add_emit(integers(0, 16 * 850))
+        grown = sizes() / reserved
+        assert grown.min() > 1.4
+        assert grown.max() < 2.1  # bytes of the older table are not among them; those of spill rows are
+        assert len(set(sizes().tolist())) > 8  # and not all at once the next time
+    finally:
+        memory.close()
+
+
+def size_after(store: Store, bin_id: int, capacity: int, least: int, *, size_bytes: int = 0, keyed: int = 0) -> int:
+    return int(lib.mp_table_size(store.struct(keyed, 8, "mix"), bin_id, capacity, least, size_bytes))
+
+
+def test_a_table_grows_into_less_than_its_own_size_where_only_that_fits_a_block() -> None:
+    store = HashTable("u8", {"count": "u8"})
+    rows_max = (2**31 - 64 * 16 - 40) // 16  # beside 64 spill rows and the tail
+    for capacity in (rows_max // 2 - 64, rows_max * 3 // 5, rows_max * 2 // 3 - 128):
+        least = capacity * 3 // 2
+        for bin_id in range(256):
+            assert least <= size_after(store, bin_id, capacity, least) <= rows_max
+    # A row of this one has 24 bytes, its room for bytes to come 8, and keys of half a GiB need one of them.
+    table, capacity = HashTable("bytes", {"count": "u8"}), 2**30 // 32 // 8 * 5
+    most = max(size_after(table, bin_id, capacity, capacity, size_bytes=2**29) for bin_id in range(64))
+    assert capacity < most < 2**30 // 32 - 64
+    # What is too large in any case is refused by the size that it has.
+    assert size_after(store, 0, rows_max, rows_max * 3 // 2) == rows_max * 3 // 2
+
+
+def test_bins_of_one_number_of_several_operators_do_not_grow_together() -> None:
+    store = HashTable("u8", {"count": "u8"})
+    for bin_id in range(64):
+        sizes = sorted(size_after(store, bin_id, 0, 1000, keyed=keyed) for keyed in range(4))
+        assert all(larger > smaller * 1.02 for smaller, larger in itertools.pairwise(sizes)), sizes
 
 
 def test_tables_grow_right_in_memory_that_others_have_used(memory: SlotMemory) -> None:

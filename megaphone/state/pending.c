@@ -1,6 +1,7 @@
 /* pending.c - the heap of post-dated records. */
 #include "state/pending.h"
 
+#include "shm/park.h"
 #include "shm/timing.h"
 
 enum { MP_PENDING_MIN = 4, MP_PENDING_KEEP = 4096, MP_ARITY = 4, MP_PENDING_DEEP = 16 };
@@ -53,12 +54,11 @@ static inline int mp_pending_before(const mp_pending_row *a, const mp_pending_ro
 
 static inline uint32_t *mp_pending_ref(void *row, uint32_t at) { return (uint32_t *)((uint8_t *)row + at); }
 
-/* Give the heap room for one more row and `bytes` more bytes. */
-static int mp_pending_reserve(mp_slot *s, mp_bin *b, const mp_schema *schema, const mp_pending_layout *lay,
-                              uint64_t bytes, mp_outcome *why) {
+/* Move the heap into a larger block, all at once. */
+static int mp_pending_grow(mp_slot *s, mp_bin *b, const mp_schema *schema, const mp_pending_layout *lay,
+                           uint64_t bytes, mp_outcome *why) {
     uint64_t block = b->block[MP_BLOCK_PENDING], live = 0;
     mp_pending_head *head = block ? mp_at(s, block) : NULL;
-    if (head && b->pending_count < b->pending_capacity && head->bytes_used + bytes <= head->bytes_room) return 0;
     uint64_t rows = b->pending_capacity, room = 0;
     if (!rows) rows = MP_PENDING_MIN;
     else if (b->pending_count == b->pending_capacity) rows *= 2;
@@ -93,6 +93,18 @@ static int mp_pending_reserve(mp_slot *s, mp_bin *b, const mp_schema *schema, co
     b->pending_capacity = (uint32_t)rows;
     mp_block_free(s, block);
     return 0;
+}
+
+/* Give the heap room for one more row and `bytes` more bytes. */
+static int mp_pending_reserve(mp_slot *s, mp_bin *b, const mp_schema *schema, const mp_pending_layout *lay,
+                              uint64_t bytes, mp_outcome *why) {
+    uint64_t block = b->block[MP_BLOCK_PENDING];
+    mp_pending_head *head = block ? mp_at(s, block) : NULL;
+    if (head && b->pending_count < b->pending_capacity && head->bytes_used + bytes <= head->bytes_room) return 0;
+    uint64_t since = mp_now_ns();
+    int rc = mp_pending_grow(s, b, schema, lay, bytes, why);
+    mp_count_greatest(s, MP_GROW_PAUSE_MAX_NS, mp_now_ns() - since);
+    return rc;
 }
 
 /* Most columns have 8 bytes, and a copy whose length is known is a load and a store instead of a call. */

@@ -172,6 +172,7 @@ void mp_chunk_used(mp_slot *s, uint32_t chunk, uint64_t used) {
         uint64_t before = MP_LOAD_RELAXED(&c->used_bytes);
         if (here <= before) continue;
         uint64_t jump = i + 1 < run ? 0 : here - before; /* what is in a run of chunks goes on in the next one */
+        uint64_t jump_before = MP_LOAD_RELAXED(&c->jump_bytes); /* written by this slot alone, too */
         MP_STORE_RELAXED(&c->jump_bytes, jump);
         /* SYNC U: the lease precedes a mark above 0, and so does the jump. */
         MP_STORE_RELEASE(&c->used_bytes, here);
@@ -179,7 +180,9 @@ void mp_chunk_used(mp_slot *s, uint32_t chunk, uint64_t used) {
         /* A watermark read late costs a needless wake. */
         uint64_t committed = MP_LOAD_RELAXED(&c->committed_bytes);
         if (committed >= chunk_bytes || committed >= here + ahead) continue;
-        if (before == 0 || committed >= before + ahead) is_short = 1;
+        /* The parent knows already if it was to grow for the mark before. It has passed over one that was not worth it,
+         * whatever woke it, and looks again only when it is told. */
+        if (before == 0 || committed >= before + ahead || !worth_growing(chunk_bytes, before, jump_before)) is_short = 1;
     }
     if (!is_short || s->wake_fd < 0) return;
     uint64_t one = 1;

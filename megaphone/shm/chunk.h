@@ -5,13 +5,14 @@
  *                        ^ the holder's high-water mark; the parent grows when it comes too close to the watermark
  *
  * Owner     a lease word is taken from free by whoever wins the compare-and-swap and given back by its holder alone;
- *           run, used_bytes and live_bytes are the holder's. committed_bytes only rises; parent and holder may both
- *           raise it.
+ *           run, used_bytes, jump_bytes and live_bytes are the holder's. committed_bytes only rises; parent and holder
+ *           may both raise it.
  * Units     bytes from the start of a run of chunks. Each chunk has a watermark of its own, because chunks are leased
  *           out of order; header->committed_bytes is their sum.
  * Sync      K  lease store-release of "free" (mp_chunk_cut) -> lease compare-and-swap (mp_chunk_try_lease)
  *           W  committed_bytes compare-and-swap (raise_watermark) -> committed_bytes load-acquire (mp_chunk_commit)
- *           U  used_bytes store-release (mp_chunk_used) -> used_bytes load-acquire (mp_chunks_grow_ahead)
+ *           U  used_bytes store-release (mp_chunk_used) -> used_bytes load-acquire (mp_chunks_grow_ahead); the
+ *              jump_bytes stored before a mark are those that the parent finds with it, or newer ones
  * Progress  leasing is lock-free: who loses a chunk lost it to somebody who won it. Releasing and publishing are
  *           wait-free; committing enters the kernel once per 256 KiB, or huge page (huge.h), that nobody has grown ahead of need.
  * Crash     a holder that dies in between leaves leases that name its slot; memory committed twice is committed once.
@@ -50,8 +51,9 @@ void mp_chunk_cut(mp_slot *s, uint32_t chunk, uint32_t keep);
  * is committed than asked for, and what is, stays. */
 int mp_chunk_commit(mp_slot *s, uint32_t chunk, uint64_t upto);
 
-/* Publish that the first `used` bytes of the run are in use, so that the parent can grow ahead; it is woken when the
- * room left falls below what it keeps, once each time. */
+/* Publish that the first `used` bytes of the run are in use, so that the parent can grow ahead. While the room left is
+ * less than it keeps, and another block as large as the last would fit in the chunk, it has to grow: it is woken when
+ * that becomes true, once each time, also when it was true before a block that was too large. */
 void mp_chunk_used(mp_slot *s, uint32_t chunk, uint64_t used);
 
 /* The parent's half: commit and touch memory ahead of need for each leased chunk, up to about `budget_bytes`. Returns

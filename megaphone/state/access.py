@@ -88,8 +88,8 @@ class StoreAccess(ObjectCalls):
         Args:
             keys: [n] of the key's dtype, not bytes; those that are not there have no row that they could reach.
             column: name of a value column, 8 bytes wide.
-            values: [n] or one value of the column's dtype. Rows are compared as they are before the call: of keys
-                that occur twice both are found.
+            values: [n] of the column's dtype, or one number that it has. Rows are compared as they are before the
+                call: of keys that occur twice both are found.
 
         Returns:
             intp[m], places in ``keys``, rising, and uint64[m], addresses as those of :meth:`rows`.
@@ -107,7 +107,7 @@ class StoreAccess(ObjectCalls):
             message = f"{self._told()}reached compares 8 bytes by keys of fixed width: column {column!r} is {kinds}"
             raise UsageError(message)
         _, data, count = self._checked_keys(keys)
-        least = self._checked_values(column, values, count)
+        least = self._checked_values(column, self._compared_values(column, values), count)
         at, rows = np.empty(count, dtype=np.uint64), np.empty(count, dtype=np.uint64)
         found = ffi.new("uint64_t *")
 
@@ -124,6 +124,22 @@ class StoreAccess(ObjectCalls):
 
         self._all(call, count)
         return at[: found[0]].view(np.intp), rows[: found[0]]
+
+    def _compared_values(self, column: str, values: object) -> AnyArray:
+        """Return values of the column's dtype as they are; a cast could turn one that no row is above into another."""
+        dtype = self.store.columns[column]
+        given = np.asarray(values)
+        has_kind = dtype.kind == "f" or given.dtype.kind in "biu"
+        if isinstance(values, int | float) and has_kind:  # a number of Python's has no dtype yet
+            try:
+                return np.asarray(values, dtype=dtype)
+            except OverflowError:
+                message = f"{self._told()}no value of column {column!r} is {values}: it is {dtype}"
+                raise UsageError(message) from None
+        if given.dtype != dtype:
+            message = f"{self._told()}values are {given.dtype}, the column {column!r} is {dtype}: convert them"
+            raise UsageError(message)
+        return given
 
     def gather(self, rows: U64Array, column: str) -> AnyArray:
         """Return a column of some rows, a copy, counted as gather.
@@ -183,8 +199,8 @@ class StoreAccess(ObjectCalls):
         """Remove rows of a hash table with their keys; all addresses into the bins they are of are stale afterwards.
 
         Args:
-            rows: uint64[n], addresses from :meth:`rows`, in any order and with repetitions. Of Rows and Pickled: keys,
-                whose whole lists or objects go; those that are not there are passed over.
+            rows: uint64, addresses from :meth:`rows`, one or an array of any shape, in any order and with repetitions.
+                Of Rows and Pickled: keys, whose whole lists or objects go; those that are not there are passed over.
 
         Raises:
             StaleRowError: an address is not valid any more.

@@ -1,5 +1,6 @@
 #include "state/arena.h"
 
+#include "shm/park.h"
 #include "state/store.h"
 
 static mp_arena *mp_arena_begin(mp_slot *s, mp_bin *b, uint32_t cell_bytes) {
@@ -15,7 +16,7 @@ static mp_arena *mp_arena_begin(mp_slot *s, mp_bin *b, uint32_t cell_bytes) {
     return a;
 }
 
-int mp_arena_reserve(mp_slot *s, mp_bin *b, uint32_t cell_bytes, uint64_t cells, uint64_t *bytes) {
+static int mp_arena_grow(mp_slot *s, mp_bin *b, uint32_t cell_bytes, uint64_t cells, uint64_t *bytes) {
     mp_arena *a = mp_arena_of(s, b);
     *bytes = sizeof *a;
     if (!a && !(a = mp_arena_begin(s, b, cell_bytes))) return -ENOMEM;
@@ -28,6 +29,15 @@ int mp_arena_reserve(mp_slot *s, mp_bin *b, uint32_t cell_bytes, uint64_t cells,
         a->pages++;
     }
     return 0;
+}
+
+int mp_arena_reserve(mp_slot *s, mp_bin *b, uint32_t cell_bytes, uint64_t cells, uint64_t *bytes) {
+    const mp_arena *a = mp_arena_of(s, b);
+    if (a && mp_arena_capacity(a) - a->live >= cells) return 0;
+    uint64_t since = mp_now_ns();
+    int rc = mp_arena_grow(s, b, cell_bytes, cells, bytes);
+    mp_count_greatest(s, MP_GROW_PAUSE_MAX_NS, mp_now_ns() - since);
+    return rc;
 }
 
 uint32_t mp_arena_take(mp_slot *s, mp_arena *a) {

@@ -146,7 +146,7 @@ class StoreCalls:
 
     def _remove_rows(self, rows: U64Array) -> None:
         """Remove rows in any order, repetitions among them: the core wants them to fall, and passes over the latter."""
-        falling = np.ascontiguousarray(np.sort(rows)[::-1])
+        falling = np.ascontiguousarray(np.sort(rows, axis=None)[::-1])
         if len(falling):
             addresses = ffi.from_buffer("uint64_t[]", falling)
             self._refuse_stale(

@@ -1,6 +1,7 @@
 /* pending.c - the heap of post-dated records. */
 #include "state/pending.h"
 
+#include "shm/park.h"
 #include "shm/timing.h"
 
 enum { MP_PENDING_MIN = 4, MP_PENDING_KEEP = 4096, MP_ARITY = 4, MP_PENDING_DEEP = 16 };
@@ -53,12 +54,11 @@ static inline int mp_pending_before(const mp_pending_row *a, const mp_pending_ro
 
 static inline uint32_t *mp_pending_ref(void *row, uint32_t at) { return (uint32_t *)((uint8_t *)row + at); }
 
-/* Give the heap room for one more row and `bytes` more bytes. */
-static int mp_pending_reserve(mp_slot *s, mp_bin *b, const mp_schema *schema, const mp_pending_layout *lay,
-                              uint64_t bytes, mp_outcome *why) {
+/* Move the heap into a larger block, all at once. */
+static int mp_pending_grow(mp_slot *s, mp_bin *b, const mp_schema *schema, const mp_pending_layout *lay,
+                           uint64_t bytes, mp_outcome *why) {
     uint64_t block = b->block[MP_BLOCK_PENDING], live = 0;
     mp_pending_head *head = block ? mp_at(s, block) : NULL;
-    if (head && b->pending_count < b->pending_capacity && head->bytes_used + bytes <= head->bytes_room) return 0;
     uint64_t rows = b->pending_capacity, room = 0;
     if (!rows) rows = MP_PENDING_MIN;
     else if (b->pending_count == b->pending_capacity) rows *= 2;
@@ -95,17 +95,30 @@ static int mp_pending_reserve(mp_slot *s, mp_bin *b, const mp_schema *schema, co
     return 0;
 }
 
+/* Give the heap room for one more row and `bytes` more bytes. */
+static int mp_pending_reserve(mp_slot *s, mp_bin *b, const mp_schema *schema, const mp_pending_layout *lay,
+                              uint64_t bytes, mp_outcome *why) {
+    uint64_t block = b->block[MP_BLOCK_PENDING];
+    mp_pending_head *head = block ? mp_at(s, block) : NULL;
+    if (head && b->pending_count < b->pending_capacity && head->bytes_used + bytes <= head->bytes_room) return 0;
+    uint64_t since = mp_now_ns();
+    int rc = mp_pending_grow(s, b, schema, lay, bytes, why);
+    mp_count_greatest(s, MP_GROW_PAUSE_MAX_NS, mp_now_ns() - since);
+    return rc;
+}
+
 /* Most columns have 8 bytes, and a copy whose length is known is a load and a store instead of a call. */
 static inline void mp_pending_item(uint8_t *to, const uint8_t *from, uint64_t width) {
     if (width == 8) memcpy(to, from, 8);
     else memcpy(to, from, width);
 }
 
-/* Rows of the heap are multiples of 8 bytes, and too short for a call of memcpy to pay. */
+/* Rows of the heap are multiples of 8 bytes, and too short for a call of memcpy to pay. Each word is a memcpy of known
+ * length, a load and a store: as uint64_t the compiler could take it for no copy of the refs, which are of uint32_t. */
 static inline void mp_pending_move(mp_pending_row *to, const mp_pending_row *from, uint32_t row_bytes) {
-    uint64_t *words = (uint64_t *)to;
-    const uint64_t *source = (const uint64_t *)from;
-    for (uint32_t i = 0; i < row_bytes / 8; i++) words[i] = source[i];
+    uint8_t *words = (uint8_t *)to;
+    const uint8_t *source = (const uint8_t *)from;
+    for (uint32_t i = 0; i < row_bytes; i += 8) memcpy(words + i, source + i, 8);
 }
 
 /* Push one record; `*copied` rises by the bytes that this wrote. */

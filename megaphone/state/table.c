@@ -94,15 +94,30 @@ void mp_table_sweep(mp_slot *s, const mp_store *store, mp_bin *b, uint64_t rows,
     mp_block_free(s, swept);
 }
 
+/* Bytes of keys that a table begins with: eight a row, twice what there is later. */
+static uint64_t mp_table_room(const mp_store *store, uint64_t capacity, uint64_t bytes) {
+    return store->key_kind == MP_KEY_BYTES ? 2 * bytes + 8 * capacity : 0;
+}
+
 /* The least size of a bin's own row of sizes that is `least` or more: doublings of a first size between MP_CAPACITY_MIN
  * and twice that, which differs from bin to bin. Keys spread evenly over the bins, so with the same sizes for all these
  * would grow together: half of the state asks for memory, and is swept, within a few hundredths of a doubling, and
- * nothing else is done meanwhile. The golden ratio lays the first sizes of any run or stride of bins evenly apart. */
-static uint64_t mp_table_size(const mp_slot *s, const mp_store *store, const mp_bin *b, uint64_t least) {
-    uint64_t number = (uint64_t)(b - mp_bins_of(s, store->keyed));
-    uint64_t first = (1ull << 32) + (uint32_t)(number * 0x9e3779b9u), doublings = MP_DOUBLINGS_MIN;
+ * nothing else is done meanwhile. The golden ratio lays the first sizes of any run or stride of bins evenly apart, and
+ * the root of two those of bins of one number: operators that are given the same keys do not grow together either.
+ *
+ * A table that was reserved is of a size that is in no row, and the next one in the bin's may be three times as large.
+ * Half as far beyond the present size is more than 3/2 and at most twice that, and still differs from bin to bin. */
+uint64_t mp_table_size(const mp_store *store, uint32_t bin_id, uint64_t capacity, uint64_t least, uint64_t bytes) {
+    uint32_t part = bin_id * 0x9e3779b9u + store->keyed * 0x6a09e667u;
+    uint64_t first = (1ull << 32) + part, doublings = MP_DOUBLINGS_MIN;
     while (first >> 16 << doublings >> 16 < least) doublings++;
-    return first >> 16 << doublings >> 16;
+    uint64_t size = first >> 16 << doublings >> 16;
+    if (capacity && size > 2 * capacity) size = size <= 3 * capacity ? (capacity + size) / 2 : 2 * capacity;
+    if (size < least) size = least;
+    /* What is too large for a block is refused, so as much of it as a block has: at least half of what could be. */
+    while (size > least && mp_table_bytes(store, size, mp_table_room(store, size, bytes)) > MP_TABLE_BYTES_MAX)
+        size = least + (size - least) / 2;
+    return size;
 }
 
 /* Begin a table for at least `keys` keys and `bytes` more bytes of keys; no larger than that where `exact`. What there is
@@ -118,11 +133,10 @@ static int mp_table_begin(mp_slot *s, const mp_store *store, mp_bin *b, uint64_t
      * before this one is swept. */
     uint64_t least = keys > mp_table_limit(capacity) ? keys * 8 / 5 + 2 : capacity;
     if (b->capacity && keys > mp_table_limit(capacity) * 3 / 4 && least < capacity * 3 / 2) least = capacity * 3 / 2;
-    capacity = exact ? least : mp_table_size(s, store, b, least);
-    if (store->key_kind == MP_KEY_BYTES) {
-        if (b->capacity) live = mp_table_new(s, store, b).tail->bytes_live;
-        room = 2 * (live + bytes) + 8 * capacity; /* eight bytes a row to begin with, twice what there is later */
-    }
+    if (store->key_kind == MP_KEY_BYTES && b->capacity) live = mp_table_new(s, store, b).tail->bytes_live;
+    uint32_t bin_id = (uint32_t)(b - mp_bins_of(s, store->keyed));
+    capacity = exact ? least : mp_table_size(store, bin_id, b->capacity, least, live + bytes);
+    room = mp_table_room(store, capacity, live + bytes);
     uint64_t block = mp_store_block(s, mp_table_bytes(store, capacity, room), why);
     if (!block) return why->error;
     uint64_t got = mp_block_bytes(s, block);

@@ -11,7 +11,8 @@
  *           and growing is one sweep from the first row to the last: it stops only at an empty row, hence every key
  *           whose old home is below the cursor is in the new table and every other one in the old. The new table is
  *           initialised just ahead of what it holds: its last initialised row is always empty, so no probe runs beyond.
- * Sizes     doublings of a first size that differs from bin to bin, so that tables which fill evenly grow one after another.
+ * Sizes     doublings of a first size that differs from bin to bin, so that tables which fill evenly grow one after another;
+ *           after a reserve, which is exact, at most twice that, and never more than a block has where less would do.
  * Load      at most 5/8: a hit then reads 1.8 rows in the mean, mostly of one line. While a large table grows,
  *           its unswept part rises to about 11/16.
  * Removal   shifts the rest of the cluster back: no tombstones, so a table that is churned stays as fast as a new one.
@@ -33,6 +34,10 @@ uint64_t mp_table_add_emit(mp_slot *s, const mp_store *store, const void *keys, 
 /* The same for bytes columns (offsets[n + 1]) and, with offsets NULL, for keys of the store's fixed width. */
 uint64_t mp_table_add_emit_bytes(mp_slot *s, const mp_store *store, const uint32_t *offsets, const uint8_t *bytes,
                                  const void *values, uint64_t n, void *out_values, mp_outcome *why);
+
+/* Rows of the table that a bin's table of `capacity` rows (0: none yet) grows into, at least `least`, when all its keys
+ * have `bytes` bytes. What it will have may be a little more: all that is in its block. */
+uint64_t mp_table_size(const mp_store *store, uint32_t bin_id, uint64_t capacity, uint64_t least, uint64_t bytes);
 /* cdef end */
 
 #define MP_EMPTY UINT64_MAX

@@ -220,6 +220,54 @@ def test_the_parent_grows_nothing_where_the_next_block_like_the_last_does_not_fi
         assert before < held < heap.committed_bytes
 
 
+def test_the_parent_is_woken_for_small_blocks_after_one_that_was_not_worth_growing_for(wake_fd: int) -> None:
+    with Heap(wake_fd=wake_fd) as heap:
+        chunk = heap.lease(0)
+        heap.used(0, chunk, 64)
+        while heap.grow_ahead():
+            pass
+        assert wakes(wake_fd) == 1
+        large_bytes = MIB * 7 // 10
+        heap.commit(0, chunk, large_bytes)
+        heap.used(0, chunk, large_bytes)
+        assert wakes(wake_fd) == 0
+        # The first small one says that it is worth it again. Nobody has looked yet, and nobody is told twice.
+        for used_bytes in range(large_bytes + 1024, MIB * 3 // 4, 1024):
+            heap.used(0, chunk, used_bytes)
+        assert wakes(wake_fd) == 1
+        assert heap.grow_ahead() > 0
+
+
+def test_a_parent_that_looked_while_growing_was_not_worth_it_is_woken_again(wake_fd: int) -> None:
+    with Heap(wake_fd=wake_fd) as heap:
+        chunk = heap.lease(0)
+        heap.commit(0, chunk, PIECE_BYTES)
+        heap.used(0, chunk, PIECE_BYTES)
+        assert wakes(wake_fd) == 1
+        # It comes late, and what it finds is not what it was woken for.
+        heap.used(0, chunk, MIB * 7 // 10)
+        assert (wakes(wake_fd), heap.grow_ahead()) == (0, 0)
+        heap.used(0, chunk, MIB * 7 // 10 + 64)
+        assert wakes(wake_fd) == 1
+        assert heap.grow_ahead() > 0
+
+
+def test_blocks_after_a_large_one_in_its_chunk_wake_the_parent(wake_fd: int) -> None:
+    with Heap(memory_bytes=64 * MIB, chunk_bytes=64 * MIB, wake_fd=wake_fd) as heap:
+        assert heap.alloc(0, 36 * MIB)
+        heap.grow_ahead()
+        wakes(wake_fd)
+        woken = 0
+        for _ in range(26 * MIB // (64 << 10)):
+            assert heap.alloc(0, (64 << 10) - 64)
+            if wakes(wake_fd):
+                woken += 1
+                while heap.grow_ahead():
+                    pass
+        # It grows to twice what it keeps ahead, 4 MiB, and is woken again when half of that is used.
+        assert 4 <= woken <= 7
+
+
 def test_growing_ahead_leaves_what_is_there(heap: Heap) -> None:
     chunk = heap.lease(0)
     heap.commit(0, chunk, 64)

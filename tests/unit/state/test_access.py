@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import itertools
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -208,6 +210,53 @@ def test_tables_that_fill_evenly_do_not_grow_at_the_same_time() -> None:
         assert max(grown[1:]) < 256 / 4, grown
     finally:
         memory.close()
+
+
+def test_a_table_that_was_reserved_grows_to_no_more_than_twice_its_size() -> None:
+    memory = SlotMemory(slots=1, bin_shift=4)
+    try:
+        access = memory.access(HashTable("u8", {"count": "u8"}), "mix")[0]
+        for bin_id in range(16):
+            access.reserve(bin_id, 700)
+
+        def sizes() -> Any:
+            return np.array([lib.mp_store_bytes(memory.slots[0], access.c, bin_id) for bin_id in range(16)])
+
+        reserved = sizes()
+        for _ in range(3):  # then all is swept
+            access.add_emit(integers(0, 16 * 850))
+        grown = sizes() / reserved
+        assert grown.min() > 1.4
+        assert grown.max() < 2.1  # bytes of the older table are not among them; those of spill rows are
+        assert len(set(sizes().tolist())) > 8  # and not all at once the next time
+    finally:
+        memory.close()
+
+
+def size_after(store: Store, bin_id: int, capacity: int, least: int, *, size_bytes: int = 0, keyed: int = 0) -> int:
+    return int(lib.mp_table_size(store.struct(keyed, 8, "mix"), bin_id, capacity, least, size_bytes))
+
+
+def test_a_table_grows_into_less_than_its_own_size_where_only_that_fits_a_block() -> None:
+    store = HashTable("u8", {"count": "u8"})
+    rows_max = (2**31 - 64 * 16 - 40) // 16  # beside 64 spill rows and the tail
+    for capacity in (rows_max // 2 - 64, rows_max * 3 // 5, rows_max * 2 // 3 - 128):
+        least = capacity * 3 // 2
+        for bin_id in range(256):
+            assert least <= size_after(store, bin_id, capacity, least) <= rows_max
+    # A row of this one has 24 bytes, its room for bytes to come 8, and keys of half a GiB need one of them.
+    table, capacity = HashTable("bytes", {"count": "u8"}), 2**30 // 32 // 8 * 5
+    most = max(size_after(table, bin_id, capacity, capacity, size_bytes=2**29) for bin_id in range(64))
+    assert capacity < most < 2**30 // 32 - 64
+    # What is too large in any case is refused by the size that it has.
+    assert size_after(store, 0, rows_max, rows_max * 3 // 2) == rows_max * 3 // 2
+
+
+def test_bins_of_one_number_of_several_operators_do_not_grow_together() -> None:
+    store = HashTable("u8", {"count": "u8"})
+    for bin_id in range(64):
+        sizes = sorted(size_after(store, bin_id, 0, 1000, keyed=keyed) for keyed in range(4))
+        assert all(larger > smaller * 1.02 for smaller, larger in itertools.pairwise(sizes)), sizes
 
 
 def test_tables_grow_right_in_memory_that_others_have_used(memory: SlotMemory) -> None:
@@ -524,6 +573,33 @@ def test_reached_of_what_it_cannot_compare_is_refused(store: Store, keys: Callab
         access.reached(keys(0, 3), "n", 1)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "values", "told"),
+    [
+        ("u8", np.array([-1] * 4), "values are int64, the column 'n' is uint64: convert them"),
+        ("u8", -1, "no value of column 'n' is -1: it is uint64"),
+        ("u8", np.int64(-1), "values are int64"),
+        ("u8", -0.5, "values are float64"),
+        ("i8", np.array([2**64 - 1] * 4, np.uint64), "values are uint64, the column 'n' is int64: convert them"),
+        ("i8", 2**63, "no value of column 'n' is 9223372036854775808: it is int64"),
+        ("f8", np.array([2**53 + 1] * 4), "values are int64, the column 'n' is float64: convert them"),
+    ],
+)  # fmt: skip
+def test_reached_of_values_that_a_cast_would_change_is_refused(dtype: str, values: Any, told: str) -> None:
+    memory = SlotMemory(slots=1, bin_shift=1)
+    access = memory.access(HashTable("u8", {"n": dtype}), "mix")[0]
+    access.add_emit(integers(0, 4))
+    with pytest.raises(UsageError, match=told):
+        access.reached(integers(0, 4), "n", values)
+
+
+def test_reached_takes_one_number_that_the_column_has() -> None:
+    memory = SlotMemory(slots=1, bin_shift=1)
+    access = memory.access(HashTable("u8", {"n": "f8"}), "mix")[0]
+    access.add_emit(integers(0, 4), np.arange(4.0))
+    assert [len(access.reached(integers(0, 4), "n", value)[0]) for value in (-1, 1, 1.5, np.float64(2))] == [0, 2, 2, 3]
+
+
 def test_reached_of_a_bin_that_is_not_here_is_refused() -> None:
     memory = SlotMemory(slots=2, bin_shift=1)
     _, elsewhere = memory.access(HashTable("u8", {"n": "u8"}), "mix")
@@ -544,6 +620,15 @@ def test_rows_are_removed_in_any_order_and_with_repetitions() -> None:
     assert (access.rows(integers(0, 300), insert=False) == NO_ROW).all()
     with pytest.raises(StaleRowError):
         access.gather(rows[:1], "n")
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (6,), (2, 3), (0, 2)])
+def test_rows_are_removed_whatever_the_shape_of_the_array_that_names_them(shape: tuple[int, ...]) -> None:
+    memory = SlotMemory(slots=1, bin_shift=1)
+    access = memory.access(HashTable("u8", {"n": "u8"}), "mix")[0]
+    rows = access.rows(integers(0, 9))[: int(np.prod(shape))].reshape(shape)
+    access.remove(rows if shape else rows[()])
+    assert access.live() == 9 - rows.size
 
 
 def test_the_core_refuses_to_remove_rows_that_rise_and_addresses_are_stale_after_a_repeated_one() -> None:

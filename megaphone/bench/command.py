@@ -110,9 +110,10 @@ def compare(a: Path, b: Path, least: float | None) -> Iterator[str]:
         yield f"{name}: A is {heads[0]['commit']} ({heads[0]['size']}), B is {heads[1]['commit']} ({heads[1]['size']})"
         yield from table.lines_compared(experiment, before[name], after[name])
         yield ""
-        for parameters, figure, found in table.compared(experiment, before[name], after[name]):
-            if least is not None and figure in experiment.beside and table.is_rate(figure) and found.middle < least:
-                below.append(f"{name} {' '.join(map(str, parameters.values()))}: {figure} {found.middle:.3f}")
+        for one in table.compared(experiment, before[name], after[name]):
+            is_gated = one.figure in experiment.beside and one.better == "more"
+            if least is not None and is_gated and one.found.middle < least:
+                below.append(f"{name} {' '.join(map(str, one.point.values()))}: {one.figure} {one.found.middle:.3f}")
     if below:
         message = f"below {least:g} of A, as a share of the yardstick: {'; '.join(below)}"
         raise BelowLeastError(message)

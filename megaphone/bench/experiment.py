@@ -18,6 +18,8 @@ Value = str | int | float
 Report = Mapping[str, Any]
 Figure = float | str | None
 """A number, a word where there can be none, or nothing."""
+Better = Literal["more", "less", "neither"]
+"""Of a figure: which way is an improvement; neither where it only tells what was done."""
 
 START_SECONDS: Final = 1.5
 """What a run takes beyond its own length: a fresh interpreter, regions, workers."""
@@ -61,11 +63,13 @@ class Column:
         figure: its name in the result.
         title: of the column, with the unit.
         digits: after the point.
+        better: whether more of it is better, or less; a name does not tell.
     """
 
     figure: str
     title: str
     digits: int = 2
+    better: Better = "neither"
 
 
 @dataclass(frozen=True)
@@ -120,6 +124,10 @@ class Experiment:
     beside: Mapping[str, str] = field(default_factory=dict)
     repeat: Mapping[Size, int] = field(default_factory=lambda: {"smoke": 1, "full": 3})
     pairs: Sequence[Pair] = ()
+
+    def better(self, figure: str) -> Better:
+        """Return which way a figure is better, as its column says."""
+        return next((column.better for column in self.columns if column.figure == figure), "neither")
 
     def rounds(self, point: Point, size: Size, asked: int | None = None) -> int:
         """Return how often a point is run; ``asked`` is what a person wants of all points, or None."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from megaphone.bench.statistics import Ratio, ratio, share
@@ -11,7 +12,7 @@ from megaphone.bench.statistics import Ratio, ratio, share
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from megaphone.bench.experiment import Experiment, Pair
+    from megaphone.bench.experiment import Better, Experiment, Pair
     from megaphone.bench.results import Result
 
 OFFERED: Final = "rate_m_s"
@@ -106,8 +107,27 @@ def _title(experiment: Experiment, figure: str) -> str:
     return next((column.title for column in experiment.columns if column.figure == figure), figure)
 
 
-def compared(experiment: Experiment, a: Result, b: Result) -> Iterator[tuple[Mapping[str, Any], str, Ratio]]:
-    """Yield the point, the figure and the ratio B / A of everything that both results have.
+@dataclass(frozen=True)
+class Difference:
+    """A figure that two results have.
+
+    Attributes:
+        point: its parameters.
+        figure: its name, or that of a pair.
+        better: which way it is better.
+        found: B over A.
+        is_share: whether that is of shares of the yardstick of their minute.
+    """
+
+    point: Mapping[str, Any]
+    figure: str
+    better: Better
+    found: Ratio
+    is_share: bool = False
+
+
+def compared(experiment: Experiment, a: Result, b: Result) -> Iterator[Difference]:
+    """Yield everything that both results have.
 
     A rate is compared as a share of its yardstick, so that a machine's slow hour does not count; a paced rate, which is
     what was asked for, is no figure.
@@ -120,32 +140,28 @@ def compared(experiment: Experiment, a: Result, b: Result) -> Iterator[tuple[Map
                 continue
             beside = experiment.beside.get(column.figure, "")
             mine, other = shares(rows, column.figure, beside), shares(others, column.figure, beside)
-            if not mine or not other:
+            is_share = bool(mine and other)
+            if not is_share:
                 mine, other = figures(rows, column.figure), figures(others, column.figure)
             found = ratio(mine, other)
             if found is not None:
-                yield parameters, column.figure, found
+                yield Difference(parameters, column.figure, column.better, found, is_share)
     for pair in experiment.pairs:
         others_of = ratios(b, pair)
         for parameters, mine in ratios(a, pair):
             found = ratio(mine, next((other for point, other in others_of if point == parameters), []))
             if found is not None:
-                yield parameters, pair.name, found
+                yield Difference(parameters, pair.name, experiment.better(pair.figure), found)
 
 
 def lines_compared(experiment: Experiment, a: Result, b: Result) -> list[str]:
     """Return the table of a comparison."""
     rows = [
-        [" ".join(_text(value) for value in parameters.values()), figure, f"{found.middle:.3f}", f"{found.least:.3f}",
-         f"{found.most:.3f}", f"{found.p:.3f}", _verdict(figure, found)]
-        for parameters, figure, found in compared(experiment, a, b)
+        [" ".join(_text(value) for value in one.point.values()), one.figure, f"{one.found.middle:.3f}",
+         f"{one.found.least:.3f}", f"{one.found.most:.3f}", f"{one.found.p:.3f}", _verdict(one.better, one.found)]
+        for one in compared(experiment, a, b)
     ]  # fmt: skip
     return aligned(["point", "figure", "B/A", "least", "most", "p", ""], rows, left=2)
-
-
-def is_rate(figure: str) -> bool:
-    """Return whether more of a figure is better."""
-    return figure.endswith("_s")
 
 
 def aligned(header: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> list[str]:
@@ -165,7 +181,9 @@ def _text(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def _verdict(figure: str, found: Ratio) -> str:
+def _verdict(better: Better, found: Ratio) -> str:
     if not found.proven:
         return "noise"
-    return "better" if (found.middle > 1) == is_rate(figure) else "worse"
+    if better == "neither":
+        return "differs"
+    return "better" if (found.middle > 1) == (better == "more") else "worse"

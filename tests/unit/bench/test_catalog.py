@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
-from megaphone.bench import flags
+from megaphone.bench import flags, table
 from megaphone.bench.catalog import EXPERIMENTS, chosen
 from megaphone.bench.experiment import SIZES, Experiment
+from megaphone.bench.results import Result
+from megaphone.bench.yardstick import NAMES as NAMES_OF_YARDSTICK
 from megaphone.bench.yardstick import QUICK
 from megaphone.errors import UsageError
 from megaphone.workloads.flags import build_parser
@@ -78,6 +80,38 @@ def test_every_column_is_a_figure(experiment: Experiment) -> None:
     figures = experiment.figures(Anything(REPORT))
     assert {column.figure for column in experiment.columns} <= {*figures}
     assert {*experiment.beside} <= {*figures}
+
+
+NEITHER = {"moved_mb", "moved_m_keys", "recycled_per_k_batches", "installed"}
+"""What only tells how much was done, or how."""
+
+
+@pytest.mark.parametrize("experiment", ALL, ids=lambda one: one.name)
+def test_every_column_says_which_way_it_is_better(experiment: Experiment) -> None:
+    for column in experiment.columns:
+        unit = experiment.name == "machine" and NAMES_OF_YARDSTICK[column.figure][0]
+        is_rate = "_m_s" in column.figure or "gb_s" in column.figure or unit in ("GB/s", "M/s")
+        is_rate = is_rate or column.figure in ("moved_m_keys_s", "rate_over_original")
+        wanted = "neither" if column.figure in NEITHER else "more" if is_rate else "less"
+        assert column.better == wanted, column.figure
+    assert all(experiment.better(pair.figure) != "neither" for pair in experiment.pairs)
+
+
+@pytest.mark.parametrize(
+    ("name", "figure"),
+    [("machine", "copy_256m_gb_s_2"), ("machine", "increments_8mb_m_s_2"), ("nexmark", "rate_over_original")],
+)
+def test_twice_a_rate_is_better_whatever_its_name_ends_in(name: str, figure: str) -> None:
+    experiment = EXPERIMENTS[name]
+    point = experiment.points("full")[0]
+
+    def result(factor: float) -> Result:
+        rows = [{"point": dict(point.parameters), "repeat": n, "paced": False, "yardstick": {},
+                 "figures": {figure: factor * (100 + n)}} for n in range(7)]  # fmt: skip
+        return Result({}, rows)
+
+    assert table.lines_compared(experiment, result(1), result(2))[1].split()[-1] == "better"
+    assert table.lines_compared(experiment, result(2), result(1))[1].split()[-1] == "worse"
 
 
 @pytest.mark.parametrize("experiment", [one for one in ALL if one.pairs], ids=lambda one: one.name)

@@ -41,7 +41,7 @@ FAKE = Experiment(
     after="nobody",
     points=lambda _: [Point({"speed": speed}, "fake_point", ("--speed", str(speed))) for speed in (10, 20)],
     figures=figures,
-    columns=(Column("rate_m_s", "M/s", 1),),
+    columns=(Column("rate_m_s", "M/s", 1, better="more"),),
     beside={"rate_m_s": "increments_8mb_m_s_2"},
 )
 
@@ -156,7 +156,7 @@ def test_a_run_without_its_other_half_is_no_pair() -> None:
 
 def test_pairs_are_compared_as_all_else_is() -> None:
     a, b = pairs_of([1.0] * 4, [2.0, 2.1, 2.2, 2.3]), pairs_of([1.0] * 4, [4.0, 4.1, 4.2, 4.3])
-    found = {figure: ratio.proven for _, figure, ratio in table.compared(PAIRED, a, b)}
+    found = {one.figure: one.found.proven for one in table.compared(PAIRED, a, b)}
     assert found["2/1 rate_m_s"]
     assert table.lines_compared(PAIRED, a, b)[-1].split()[-1] == "better"
 
@@ -256,8 +256,8 @@ def test_memory_that_is_touched_is_what_a_run_needs_and_a_part_of_what_there_is(
 
 def test_rates_are_compared_as_shares_of_the_machines_minute() -> None:
     a, b = result_of([50.0] * 4, 100.0), result_of([25.0] * 4, 50.0)
-    ((_, figure, found),) = table.compared(FAKE, a, b)
-    assert (figure, found.middle, found.proven) == ("rate_m_s", 1.0, False)
+    (one,) = table.compared(FAKE, a, b)
+    assert (one.figure, one.found.middle, one.found.proven, one.is_share) == ("rate_m_s", 1.0, False, True)
 
 
 @pytest.mark.parametrize(

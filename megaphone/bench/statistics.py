@@ -26,15 +26,21 @@ class Ratio:
     """Figures of B over those of A.
 
     Attributes:
-        middle: median of all pairs' ratios.
+        before: median of A.
+        after: median of B.
+        middle: median of all pairs' ratios; not finite, or 0, where a figure is 0, and then the medians tell more.
         least: smallest of them.
         most: largest of them.
+        rises: whether B is the larger one in more than half of all pairs; never asked where nothing differs.
         p: chance that two sets of the same thing differ so much; 1 where there are too few to tell.
     """
 
+    before: float
+    after: float
     middle: float
     least: float
     most: float
+    rises: bool
     p: float
 
     @property
@@ -42,17 +48,49 @@ class Ratio:
         """Whether it is a difference, as far as that many runs can tell."""
         return self.p < PROVEN
 
+    @property
+    def told(self) -> str:
+        """The ratio, or from what to what it went where there is none, as from 0 to 3.
+
+        >>> ratio([0.0], [3.0]).told
+        '0 -> 3'
+        """
+        if self.before == self.after or (0 < self.middle < math.inf and min(self.before, self.after) >= 0):
+            return f"{self.middle:.3f}"
+        return f"{self.before:.4g} -> {self.after:.4g}"
+
+    @property
+    def from_or_to_zero(self) -> bool:
+        """Whether it is no matter of degree: nothing became something, or something nothing."""
+        return (self.before == 0) != (self.after == 0)
+
 
 def ratio(a: Sequence[float], b: Sequence[float]) -> Ratio | None:
-    """Compare two sets of positive figures; None where one is empty or has a figure that is not positive.
+    """Compare two sets of figures; None only where one is empty: a figure that was 0 and is not is a difference, too.
 
     >>> ratio([1.0, 1.1, 0.9, 1.0], [2.0, 2.1, 2.2, 1.9]).proven
     True
     """
-    if not a or not b or min(*a, *b, math.inf) <= 0:
+    if not a or not b:
         return None
-    ratios = sorted(theirs / mine for mine, theirs in itertools.product(a, b))
-    return Ratio(statistics.median(ratios), ratios[0], ratios[-1], rank_test(a, b))
+    pairs = list(itertools.product(a, b))
+    ratios = sorted(_over(theirs, mine) for mine, theirs in pairs)
+    wins = sum((theirs > mine) - (theirs < mine) for mine, theirs in pairs)
+    return Ratio(
+        statistics.median(a), statistics.median(b), statistics.median(ratios), ratios[0], ratios[-1], wins > 0,
+        rank_test(a, b),
+    )  # fmt: skip
+
+
+def _over(value: float, by: float) -> float:
+    """Return a ratio of figures that are never negative: equals are 1, also two zeros, and anything over 0 is endless.
+
+    What is negative all the same (a time that a clock bent) counts as 0: its rank is what tells.
+    """
+    value, by = max(value, 0.0), max(by, 0.0)
+    if by == 0:
+        return 1.0 if value == 0 else math.inf
+    return value / by
 
 
 def rank_test(a: Sequence[float], b: Sequence[float]) -> float:

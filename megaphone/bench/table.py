@@ -157,7 +157,7 @@ def compared(experiment: Experiment, a: Result, b: Result) -> Iterator[Differenc
 def lines_compared(experiment: Experiment, a: Result, b: Result) -> list[str]:
     """Return the table of a comparison."""
     rows = [
-        [" ".join(_text(value) for value in one.point.values()), one.figure, f"{one.found.middle:.3f}",
+        [" ".join(_text(value) for value in one.point.values()), one.figure, one.found.told,
          f"{one.found.least:.3f}", f"{one.found.most:.3f}", f"{one.found.p:.3f}", _verdict(one.better, one.found)]
         for one in compared(experiment, a, b)
     ]  # fmt: skip
@@ -182,8 +182,7 @@ def _text(value: object) -> str:
 
 
 def _verdict(better: Better, found: Ratio) -> str:
-    if not found.proven:
+    if not found.proven and not found.from_or_to_zero:
         return "noise"
-    if better == "neither":
-        return "differs"
-    return "better" if (found.middle > 1) == (better == "more") else "worse"
+    way = "differs" if better == "neither" else "better" if found.rises == (better == "more") else "worse"
+    return way if found.proven else f"{way}, not proven"

@@ -268,6 +268,24 @@ def test_a_difference_is_better_worse_or_noise(now: list[float], verdict: str) -
     assert lines[1].split()[-1] == verdict
 
 
+@pytest.mark.parametrize(
+    ("before", "now", "verdict"),
+    [([0.0] * 4, [100.0] * 4, "worse"), ([1.0] * 4, [0.0] * 4, "better"), ([0.0], [1.0], "worse, not proven")],
+)
+def test_copies_that_were_none_and_are_some_are_told(before: list[float], now: list[float], verdict: str) -> None:
+    copies = replace(FAKE, columns=(Column("copies", "copies", 3, better="less"),), beside={})
+
+    def result(values: list[float]) -> results.Result:
+        made = result_of(values)
+        for row in made.rows:
+            row["figures"] = {"copies": row["figures"]["rate_m_s"]}
+        return made
+
+    (line,) = table.lines_compared(copies, result(before), result(now))[1:]
+    assert f"{before[0]:.0f} -> {now[0]:.0f}" in line
+    assert line.endswith(f" {verdict}")
+
+
 def test_a_rate_below_its_least_part_fails_and_is_named(log: Path, tmp_path: Path) -> None:
     assert not log.exists()
     for name, rate in (("a", 60.0), ("b", 15.0)):

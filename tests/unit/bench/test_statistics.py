@@ -51,9 +51,25 @@ def test_a_ratio_is_the_median_of_all_pairs_and_has_its_spread() -> None:
     assert (found.least, found.middle, found.most) == (1.0, 3.0, 8.0)
 
 
-@pytest.mark.parametrize(("a", "b"), [([], [1.0]), ([1.0], []), ([0.0], [1.0]), ([1.0], [-1.0])])
-def test_what_has_no_ratio_gives_none(a: list[float], b: list[float]) -> None:
+@pytest.mark.parametrize(("a", "b"), [([], [1.0]), ([1.0], [])])
+def test_nothing_has_no_ratio(a: list[float], b: list[float]) -> None:
     assert ratio(a, b) is None
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "told", "rises"),
+    [
+        ([0.0], [100.0], "0 -> 100", True), ([2.0], [0.0], "2 -> 0", False), ([0.0, 0.0], [0.0], "1.000", False),
+        ([1.0], [-1.0], "1 -> -1", False), ([-1.0], [-2.0], "-1 -> -2", False),
+        ([0.0, 0.0, 1.0], [1, 1, 1], "0 -> 1", True),
+    ],
+)  # fmt: skip
+def test_from_nothing_to_something_is_a_difference_and_tells_both(
+    a: list[float], b: list[float], told: str, rises: bool
+) -> None:
+    found = ratio(a, b)
+    assert found is not None
+    assert (found.told, found.rises) == (told, rises)
 
 
 @pytest.mark.parametrize(

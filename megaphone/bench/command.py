@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from megaphone.bench import documents, results, table, targets
@@ -95,7 +96,7 @@ def compare(a: Path, b: Path, least: float | None) -> Iterator[str]:
         least: part of A that a rate of B may be; None: whatever it is.
 
     Raises:
-        UsageError: a folder has no result, or both have no experiment in common.
+        UsageError: a folder has no result, or both have no experiment in common, or one in different sizes.
         BelowLeastError: a rate is less than it may be.
     """
     before, after = results.read_folder(a), results.read_folder(b)
@@ -103,20 +104,38 @@ def compare(a: Path, b: Path, least: float | None) -> Iterator[str]:
     if not common:
         message = f"{a} and {b} have no experiment in common: {', '.join(before)} and {', '.join(after)}"
         raise UsageError(message)
+    for name in common:
+        sizes = (before[name].head["size"], after[name].head["size"])
+        if sizes[0] != sizes[1]:
+            message = (
+                f"{name} is of size {sizes[0]} in {a} and of size {sizes[1]} in {b}, which are different runs: "
+                f"give two folders of one --size"
+            )
+            raise UsageError(message)
+    found = {name: list(table.compared(EXPERIMENTS[name], before[name], after[name])) for name in common}
+    judged = iter(table.adjusted([one for name in common for one in found[name]]))
     below = []
     for name in common:
-        experiment = EXPERIMENTS[name]
         heads = (before[name].head, after[name].head)
         yield f"{name}: A is {heads[0]['commit']} ({heads[0]['size']}), B is {heads[1]['commit']} ({heads[1]['size']})"
-        yield from table.lines_compared(experiment, before[name], after[name])
+        yield from table.lines_compared(list(islice(judged, len(found[name]))))
         yield ""
-        for one in table.compared(experiment, before[name], after[name]):
-            is_gated = one.figure in experiment.beside and one.better == "more"
+        for one in found[name]:
+            is_gated = one.figure in EXPERIMENTS[name].beside and one.better == "more"
             if least is not None and is_gated and one.found.middle < least:
                 below.append(f"{name} {' '.join(map(str, one.point.values()))}: {one.figure} {one.found.middle:.3f}")
+    yield from _of_the_whole([one for name in common for one in found[name]])
     if below:
         message = f"below {least:g} of A, as a share of the yardstick: {'; '.join(below)}"
         raise BelowLeastError(message)
+
+
+def _of_the_whole(differences: Sequence[table.Difference]) -> list[str]:
+    tests = sum(one.found.provable for one in differences)
+    return [
+        f"p: adjusted for {tests} tests (Benjamini and Hochberg); {len(differences) - tests} more have too few runs",
+        "A and B were not run in turns: what is no share of a yardstick, such as a latency, also differs by the hour",
+    ]
 
 
 def targets_of(folder: Path, markdown: str | None, into: Path | None) -> list[str]:

@@ -32,7 +32,8 @@ class Ratio:
         least: smallest of them.
         most: largest of them.
         rises: whether B is the larger one in more than half of all pairs; never asked where nothing differs.
-        p: chance that two sets of the same thing differ so much; 1 where there are too few to tell.
+        p: chance that two sets of the same thing differ so much.
+        p_least: the smallest p that so many runs can have, however much they differ.
     """
 
     before: float
@@ -42,11 +43,17 @@ class Ratio:
     most: float
     rises: bool
     p: float
+    p_least: float
 
     @property
     def proven(self) -> bool:
-        """Whether it is a difference, as far as that many runs can tell."""
+        """Whether it is a difference, were it the only one that is looked at; of many, see `adjusted`."""
         return self.p < PROVEN
+
+    @property
+    def provable(self) -> bool:
+        """Whether so many runs could prove anything."""
+        return self.p_least < PROVEN
 
     @property
     def told(self) -> str:
@@ -78,7 +85,7 @@ def ratio(a: Sequence[float], b: Sequence[float]) -> Ratio | None:
     wins = sum((theirs > mine) - (theirs < mine) for mine, theirs in pairs)
     return Ratio(
         statistics.median(a), statistics.median(b), statistics.median(ratios), ratios[0], ratios[-1], wins > 0,
-        rank_test(a, b),
+        rank_test(a, b), least_p(len(a), len(b)),
     )  # fmt: skip
 
 
@@ -105,6 +112,33 @@ def rank_test(a: Sequence[float], b: Sequence[float]) -> float:
     extreme = math.floor(min(wins, n * m - wins) + 0.5)
     tail = sum(_orders(n, m, count) for count in range(extreme + 1))
     return min(1.0, 2 * tail / math.comb(n + m, n))
+
+
+def least_p(n: int, m: int) -> float:
+    """Return the smallest answer that `rank_test` can have of n and m runs: two of all orders are the farthest apart.
+
+    >>> least_p(3, 3), round(least_p(3, 7), 3)
+    (0.1, 0.017)
+    """
+    return min(1.0, 2 / math.comb(n + m, n))
+
+
+def adjusted(chances: Sequence[float]) -> list[float]:
+    """Return chances of many tests made larger, so that below `PROVEN` one of twenty found differences is none.
+
+    One of twenty tests of equals is below 0.05 by itself, so that among a hundred there are always some.  This is
+    Benjamini and Hochberg's way: the k-th smallest of n counts n/k times.  It holds for tests that are independent or
+    go up and down together, as the figures of one run do.
+
+    >>> adjusted([0.5, 0.01, 0.02])
+    [0.5, 0.03, 0.03]
+    """
+    order = sorted(range(len(chances)), key=chances.__getitem__, reverse=True)
+    answers, least = [1.0] * len(chances), 1.0
+    for rank, index in zip(range(len(chances), 0, -1), order, strict=True):
+        least = min(least, chances[index] * len(chances) / rank)
+        answers[index] = least
+    return answers
 
 
 @cache

@@ -5,9 +5,10 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from megaphone.bench.statistics import Ratio, ratio, share
+from megaphone.bench import statistics as statistics_of
+from megaphone.bench.statistics import PROVEN, Ratio, ratio, share
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -126,6 +127,20 @@ class Difference:
     is_share: bool = False
 
 
+class Judged(NamedTuple):
+    """A difference among all of its comparison.
+
+    Attributes:
+        difference: which.
+        p: its chance, adjusted for the number of tests.
+        could: whether so many runs could have been proof.
+    """
+
+    difference: Difference
+    p: float
+    could: bool
+
+
 def compared(experiment: Experiment, a: Result, b: Result) -> Iterator[Difference]:
     """Yield everything that both results have.
 
@@ -154,12 +169,35 @@ def compared(experiment: Experiment, a: Result, b: Result) -> Iterator[Differenc
                 yield Difference(parameters, pair.name, experiment.better(pair.figure), found)
 
 
-def lines_compared(experiment: Experiment, a: Result, b: Result) -> list[str]:
+def adjusted(differences: Sequence[Difference]) -> list[Judged]:
+    """Judge all differences of one comparison together: the more there are, the more have to be chance.
+
+    What so few runs can never prove, whatever they find, is no test and does not count as one.
+    """
+    tests = [one.found.p for one in differences if one.found.provable]
+    chances = iter(statistics_of.adjusted(tests))
+    judged = []
+    for one in differences:
+        p = next(chances) if one.found.provable else 1.0
+        could = one.found.provable and (p < PROVEN or _could_be_proven(tests, one.found))
+        judged.append(Judged(one, p, could))
+    return judged
+
+
+def _could_be_proven(tests: Sequence[float], found: Ratio) -> bool:
+    """Return whether a test would be proven among the others as they are, had its runs differed as much as they can."""
+    others = list(tests)
+    others[others.index(found.p)] = found.p_least
+    return statistics_of.adjusted(others)[others.index(found.p_least)] < PROVEN
+
+
+def lines_compared(judged: Sequence[Judged]) -> list[str]:
     """Return the table of a comparison."""
     rows = [
-        [" ".join(_text(value) for value in one.point.values()), one.figure, one.found.told,
-         f"{one.found.least:.3f}", f"{one.found.most:.3f}", f"{one.found.p:.3f}", _verdict(one.better, one.found)]
-        for one in compared(experiment, a, b)
+        [" ".join(_text(value) for value in one.point.values()), f"{one.figure} share" if one.is_share else one.figure,
+         one.found.told, f"{one.found.least:.3f}", f"{one.found.most:.3f}", f"{p:.3f}" if one.found.provable else "-",
+         _verdict(one, p, could)]
+        for one, p, could in judged
     ]  # fmt: skip
     return aligned(["point", "figure", "B/A", "least", "most", "p", ""], rows, left=2)
 
@@ -181,8 +219,9 @@ def _text(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def _verdict(better: Better, found: Ratio) -> str:
-    if not found.proven and not found.from_or_to_zero:
-        return "noise"
-    way = "differs" if better == "neither" else "better" if found.rises == (better == "more") else "worse"
-    return way if found.proven else f"{way}, not proven"
+def _verdict(one: Difference, p: float, could: bool) -> str:
+    why = "" if p < PROVEN else "noise" if could else "too few runs"
+    if why and not one.found.from_or_to_zero:
+        return why
+    way = "differs" if one.better == "neither" else "better" if one.found.rises == (one.better == "more") else "worse"
+    return f"{way}, {why}" if why else way

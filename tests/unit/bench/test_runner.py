@@ -13,6 +13,7 @@ import pytest
 from megaphone.bench import command, results, runner, table
 from megaphone.bench.catalog import EXPERIMENTS
 from megaphone.bench.experiment import Column, Experiment, Pair, Point
+from megaphone.bench.statistics import ratio
 from megaphone.errors import MegaphoneError, UsageError
 
 PROGRAM = """
@@ -127,6 +128,10 @@ def test_a_run_that_fails_is_told_and_tried_again(log: Path, tmp_path: Path, mon
     assert log.read_text().split() == ["yardstick:0", "10:0"]
 
 
+def lines_compared(experiment: Experiment, a: results.Result, b: results.Result) -> list[str]:
+    return table.lines_compared(table.adjusted(list(table.compared(experiment, a, b))))
+
+
 PAIRED = replace(FAKE, pairs=(Pair("rate_m_s", {"speed": 2}, {"speed": 1}),))
 
 
@@ -158,7 +163,7 @@ def test_pairs_are_compared_as_all_else_is() -> None:
     a, b = pairs_of([1.0] * 4, [2.0, 2.1, 2.2, 2.3]), pairs_of([1.0] * 4, [4.0, 4.1, 4.2, 4.3])
     found = {one.figure: one.found.proven for one in table.compared(PAIRED, a, b)}
     assert found["2/1 rate_m_s"]
-    assert table.lines_compared(PAIRED, a, b)[-1].split()[-1] == "better"
+    assert lines_compared(PAIRED, a, b)[-1].split()[-1] == "better"
 
 
 @pytest.mark.parametrize(
@@ -264,13 +269,70 @@ def test_rates_are_compared_as_shares_of_the_machines_minute() -> None:
     ("now", "verdict"), [([9.0, 9.1, 9.2, 9.3], "better"), ([1, 1.1, 1.2, 1.3], "worse"), ([5, 5.1, 5.2, 5], "noise")]
 )
 def test_a_difference_is_better_worse_or_noise(now: list[float], verdict: str) -> None:
-    lines = table.lines_compared(FAKE, result_of([5.0, 5.1, 5.2, 5.1]), result_of(now))
+    lines = lines_compared(FAKE, result_of([5.0, 5.1, 5.2, 5.1]), result_of(now))
     assert lines[1].split()[-1] == verdict
+
+
+def verdict_of(a: list[float], b: list[float]) -> str:
+    return lines_compared(FAKE, result_of(a), result_of(b))[1].split("  ")[-1].strip()
+
+
+@pytest.mark.parametrize(("n", "m"), [(1, 1), (3, 3), (2, 7)])
+def test_what_so_few_runs_cannot_prove_is_not_called_noise(n: int, m: int) -> None:
+    assert verdict_of([5.0] * n, [5.0 * 512] * m) == "too few runs"
+
+
+def test_three_runs_against_seven_can_be_proof() -> None:
+    assert verdict_of([1.0, 2.0, 3.0], [4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0]) == "better"
+    assert verdict_of([1.0, 5.5, 11.0], [4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0]) == "noise"
+
+
+def test_among_many_tests_more_has_to_be_apart() -> None:
+    ((apart, equal),) = [(ratio([1, 2, 3, 4], [5, 6, 7, 8]), ratio([1, 4, 2, 3], [1, 4, 2, 3]))]
+    assert apart is not None
+    assert equal is not None
+    one, other = (table.Difference({"n": 1}, "rate_m_s", "more", found) for found in (apart, equal))
+    assert table.lines_compared(table.adjusted([one]))[1].endswith("better")
+    lines = table.lines_compared(table.adjusted([one, *[other] * 9]))
+    # Four against four among ten: not even ranks wholly apart are proof.
+    assert {line.split("  ")[-1].strip() for line in lines[1:]} == {"too few runs"}
+    lines = table.lines_compared(table.adjusted([*[one] * 9, other]))
+    assert [line.split("  ")[-1].strip() for line in lines[1:]] == ["better"] * 9 + ["noise"]
+
+
+def test_all_tests_of_one_comparison_are_adjusted_together_and_it_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = replace(FAKE, name="other")
+    monkeypatch.setattr(command, "EXPERIMENTS", {"fake": FAKE, "other": other})
+    for folder, fake, same in (("a", [1.0, 2, 3, 4], [5.0] * 4), ("b", [5.0, 6, 7, 8], [5.0] * 4)):
+        (tmp_path / folder).mkdir()
+        result_of(fake).write(tmp_path / folder / "fake.json")
+        one = result_of(same)
+        one.head["experiment"] = "other"
+        one.write(tmp_path / folder / "other.json")
+    lines = list(command.compare(tmp_path / "a", tmp_path / "b", None))
+    assert lines[2].split()[-4:] == ["0.057", "too", "few", "runs"]
+    assert lines[-2:] == [
+        "p: adjusted for 2 tests (Benjamini and Hochberg); 0 more have too few runs",
+        "A and B were not run in turns: what is no share of a yardstick, such as a latency, also differs by the hour",
+    ]
+
+
+def test_results_of_different_sizes_are_not_compared(log: Path, tmp_path: Path) -> None:
+    assert not log.exists()
+    for size in ("full", "smoke"):
+        (tmp_path / size).mkdir()
+        one = result_of([1.0])
+        one.head["size"] = size
+        one.write(tmp_path / size / "fake.json")
+    with pytest.raises(UsageError, match=r"^fake is of size full in .* and of size smoke in .*: give two folders"):
+        list(command.compare(tmp_path / "full", tmp_path / "smoke", None))
 
 
 @pytest.mark.parametrize(
     ("before", "now", "verdict"),
-    [([0.0] * 4, [100.0] * 4, "worse"), ([1.0] * 4, [0.0] * 4, "better"), ([0.0], [1.0], "worse, not proven")],
+    [([0.0] * 4, [100.0] * 4, "worse"), ([1.0] * 4, [0.0] * 4, "better"), ([0.0], [1.0], "worse, too few runs")],
 )
 def test_copies_that_were_none_and_are_some_are_told(before: list[float], now: list[float], verdict: str) -> None:
     copies = replace(FAKE, columns=(Column("copies", "copies", 3, better="less"),), beside={})
@@ -281,7 +343,7 @@ def test_copies_that_were_none_and_are_some_are_told(before: list[float], now: l
             row["figures"] = {"copies": row["figures"]["rate_m_s"]}
         return made
 
-    (line,) = table.lines_compared(copies, result(before), result(now))[1:]
+    (line,) = lines_compared(copies, result(before), result(now))[1:]
     assert f"{before[0]:.0f} -> {now[0]:.0f}" in line
     assert line.endswith(f" {verdict}")
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from megaphone.bench import documents, results, table, targets
 from megaphone.bench.catalog import EXPERIMENTS, chosen
+from megaphone.bench.gates import gates
 from megaphone.bench.runner import run_all, todo
 from megaphone.errors import MegaphoneError, UsageError
 from megaphone.observe.files import check_writable
@@ -22,7 +23,7 @@ _BAR_COLUMNS: Final = 20
 
 
 class BelowLeastError(MegaphoneError):
-    """A rate is a smaller part of the machine than it may be."""
+    """A rate is a smaller part of the machine than it may be, or is missing."""
 
 
 def listed() -> list[str]:
@@ -93,11 +94,11 @@ def compare(a: Path, b: Path, least: float | None) -> Iterator[str]:
     Args:
         a: folder that is compared with.
         b: folder that is compared.
-        least: part of A that a rate of B may be; None: whatever it is.
+        least: part of A that a gate of B may be, and B must have all of A; None: whatever it is and has.
 
     Raises:
         UsageError: a folder has no result, or both have no experiment in common, or one in different sizes.
-        BelowLeastError: a rate is less than it may be.
+        BelowLeastError: a gate is less than it may be, or B lacks something that A has.
     """
     before, after = results.read_folder(a), results.read_folder(b)
     common = [name for name in EXPERIMENTS if name in before and name in after]
@@ -114,19 +115,35 @@ def compare(a: Path, b: Path, least: float | None) -> Iterator[str]:
             raise UsageError(message)
     found = {name: list(table.compared(EXPERIMENTS[name], before[name], after[name])) for name in common}
     judged = iter(table.adjusted([one for name in common for one in found[name]]))
-    below = []
     for name in common:
         heads = (before[name].head, after[name].head)
         yield f"{name}: A is {heads[0]['commit']} ({heads[0]['size']}), B is {heads[1]['commit']} ({heads[1]['size']})"
         yield from table.lines_compared(list(islice(judged, len(found[name]))))
         yield ""
-        for one in found[name]:
-            is_gated = one.figure in EXPERIMENTS[name].beside and one.better == "more"
-            if least is not None and is_gated and one.found.middle < least:
-                below.append(f"{name} {' '.join(map(str, one.point.values()))}: {one.figure} {one.found.middle:.3f}")
     yield from _of_the_whole([one for name in common for one in found[name]])
-    if below:
-        message = f"below {least:g} of A, as a share of the yardstick: {'; '.join(below)}"
+    if least is not None:
+        yield ""
+        yield from _check(before, after, least)
+
+
+def _check(before: dict[str, results.Result], after: dict[str, results.Result], least: float) -> Iterator[str]:
+    """Yield a line for each experiment of A: what was gated of it, or that it only had to end.
+
+    Raises:
+        BelowLeastError: a gate is below, or B lacks something that A has.
+    """
+    failures = []
+    for name in (name for name in EXPERIMENTS if name in before):
+        if name not in after:
+            failures.append(f"{name} is not there")
+            continue
+        gated = gates(EXPERIMENTS[name], before[name], after[name])
+        failures += [f"{name} {failure}" for one in gated if (failure := one.failure(least)) is not None]
+        figures = sorted({one.figure for one in gated if one.figure})
+        what = f"{len(gated)} gates ({', '.join(figures)})" if figures else "no rate: it only had to end"
+        yield f"{name}: {what}"
+    if failures:
+        message = f"below {least:g} of A, or missing: {'; '.join(failures)}"
         raise BelowLeastError(message)
 
 

@@ -109,7 +109,8 @@ class Experiment:
         figures: of a report, by name.
         columns: of the table.
         series: of a report, by name: lists of rows, which only charts use.
-        beside: by figure, the yardstick that it is put beside; a rate as a share of it.
+        beside: by rate, the yardstick in the same unit of which it is told as a share.
+        recorded: further yardsticks that stand in each row, of which nothing is a share.
         repeat: rounds at each size, unless it is told otherwise.
         pairs: figures that are told as a ratio of two runs of one round.
     """
@@ -122,8 +123,14 @@ class Experiment:
     columns: Sequence[Column]
     series: Callable[[Report], Mapping[str, list[list[float]]]] = field(default=lambda _: {})
     beside: Mapping[str, str] = field(default_factory=dict)
+    recorded: Sequence[str] = ()
     repeat: Mapping[Size, int] = field(default_factory=lambda: {"smoke": 1, "full": 3})
     pairs: Sequence[Pair] = ()
+
+    @property
+    def yardsticks(self) -> list[str]:
+        """Names of all yardsticks that stand in its rows."""
+        return sorted({*self.beside.values(), *self.recorded})
 
     def better(self, figure: str) -> Better:
         """Return which way a figure is better, as its column says."""

@@ -82,7 +82,8 @@ def add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
     compare.add_argument("b", type=Path, metavar="B", help="another one")
     compare.add_argument(
         "--least", type=as_number, metavar="RATIO",
-        help="fail with exit code 1 where a rate of B, as a share of its yardstick, is below this part of A's",
+        help="fail with exit code 1 where B lacks a point that A has, or a rate of it (as a share of its yardstick, or "
+        "of what was offered) is below this part of A's",
     )  # fmt: skip
     targets = below.add_parser(
         "targets", help="what was promised beside what was measured", description=_TARGETS_ABOUT,

@@ -128,7 +128,7 @@ def run_all(todos: Sequence[Todo], seed: int, tell: Callable[[float, str], None]
             def look(passed: float, done: float = done, point: Point = point, name: str = name) -> None:
                 tell(done + min(passed, point.seconds), name)
 
-            if one.experiment.beside and time.monotonic() - taken >= YARDSTICK_AGE_SECONDS:
+            if one.experiment.yardsticks and time.monotonic() - taken >= YARDSTICK_AGE_SECONDS:
                 yardstick = run_point(YARDSTICK, seed, look)[0]["figures"]
                 taken = time.monotonic()
             if one.result.head["size"] == "full":
@@ -138,7 +138,7 @@ def run_all(todos: Sequence[Todo], seed: int, tell: Callable[[float, str], None]
             except RunFailedError as error:
                 failed.append(f"{one.experiment.name} {point.name}: {error}")
             else:
-                row["yardstick"] = {name: yardstick[name] for name in sorted({*one.experiment.beside.values()})}
+                row["yardstick"] = {name: yardstick[name] for name in one.experiment.yardsticks}
                 one.result.rows.append(row)
                 one.result.write(one.path)
             done += point.seconds

@@ -152,13 +152,20 @@ def _orders(n: int, m: int, wins: int) -> int:
     return _orders(n - 1, m, wins - m) + _orders(n, m - 1, wins)
 
 
+def has_share(figure: str, beside: str) -> bool:
+    """Return whether a figure and a yardstick are rates of one unit.
+
+    >>> has_share("rate_m_s", "ring_m_records_s"), has_share("p50_ms", "futex_wake_us_p50")
+    (True, False)
+    """
+    units = (("_m_s", ("_m_s", "_m_records_s")), ("_gb_s", ("_gb_s",)))
+    return any(figure.endswith(unit) and any(other in beside for other in others) for unit, others in units)
+
+
 def share(figure: str, value: float | None, yardstick: float | None, beside: str) -> float | None:
     """Return a rate as a share of its yardstick; None where they are not rates of one unit.
 
     >>> share("rate_m_s", 50.0, 100.0, "increments_8mb_m_s_2")
     0.5
     """
-    for unit, others in (("_m_s", ("_m_s", "_m_records_s")), ("_gb_s", ("_gb_s",))):
-        if figure.endswith(unit) and any(other in beside for other in others) and value is not None and yardstick:
-            return value / yardstick
-    return None
+    return value / yardstick if has_share(figure, beside) and value is not None and yardstick else None

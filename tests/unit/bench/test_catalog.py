@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,9 @@ import pytest
 from megaphone.bench import flags, table
 from megaphone.bench.catalog import EXPERIMENTS, chosen
 from megaphone.bench.experiment import SIZES, Experiment
-from megaphone.bench.results import Result
+from megaphone.bench.gates import gates
+from megaphone.bench.results import Result, read
+from megaphone.bench.statistics import has_share
 from megaphone.bench.yardstick import NAMES as NAMES_OF_YARDSTICK
 from megaphone.bench.yardstick import QUICK
 from megaphone.errors import UsageError
@@ -22,6 +25,7 @@ NAMES = {
     "bins", "strategies", "timeline", "throughput", "memory", "headline", "nexmark", "ledger", "rivals", "restart",
     "machine", "marks",
 }  # fmt: skip
+SMOKE = Path(__file__).parents[3] / "docs" / "results" / "smoke"
 ALL = list(EXPERIMENTS.values())
 
 
@@ -171,8 +175,23 @@ def test_flex_is_told_over_the_originals_where_it_has_one() -> None:
 
 @pytest.mark.parametrize("experiment", ALL, ids=lambda one: one.name)
 def test_what_stands_beside_is_measured_each_minute(experiment: Experiment) -> None:
-    assert {*experiment.beside.values()} <= {*QUICK}
-    assert experiment.beside or experiment.name == "machine"
+    assert {*experiment.yardsticks} <= {*QUICK}
+    assert experiment.yardsticks or experiment.name == "machine"
+
+
+@pytest.mark.parametrize("experiment", ALL, ids=lambda one: one.name)
+def test_what_is_said_to_be_a_share_is_a_rate_in_the_unit_of_its_yardstick(experiment: Experiment) -> None:
+    for figure, beside in experiment.beside.items():
+        assert has_share(figure, beside), (figure, beside)
+
+
+@pytest.mark.parametrize("experiment", ALL, ids=lambda one: one.name)
+def test_every_experiment_that_has_a_rate_has_a_gate(experiment: Experiment) -> None:
+    result = read(SMOKE / f"{experiment.name}.json")
+    found = gates(experiment, result, result)
+    assert bool(found) == (experiment.name not in ("machine", "restart"))
+    assert all(one.failure(0.99) is None for one in found)
+    assert all(one.failure(1.01) for one in found)
 
 
 def test_names_are_chosen_once_and_a_wrong_one_is_told_with_all() -> None:

@@ -348,14 +348,73 @@ def test_copies_that_were_none_and_are_some_are_told(before: list[float], now: l
     assert line.endswith(f" {verdict}")
 
 
-def test_a_rate_below_its_least_part_fails_and_is_named(log: Path, tmp_path: Path) -> None:
-    assert not log.exists()
-    for name, rate in (("a", 60.0), ("b", 15.0)):
+def compared_at(tmp_path: Path, a: results.Result | None, b: results.Result | None, least: float) -> list[str]:
+    """Write both as results of the fake, beside an other that is the same, and compare."""
+    for name, result in (("a", a), ("b", b)):
         (tmp_path / name).mkdir()
-        result_of([rate]).write(tmp_path / name / "fake.json")
-    assert list(command.compare(tmp_path / "a", tmp_path / "b", 0.2))
-    with pytest.raises(command.BelowLeastError, match=r"below 0\.333 of A.*fake 1: rate_m_s 0\.250"):
-        list(command.compare(tmp_path / "a", tmp_path / "b", 0.333))
+        same = result_of([1.0])
+        same.head["experiment"] = "other"
+        same.write(tmp_path / name / "other.json")
+        if result is not None:
+            result.write(tmp_path / name / "fake.json")
+    return list(command.compare(tmp_path / "a", tmp_path / "b", least))
+
+
+@pytest.fixture
+def two(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "EXPERIMENTS", {"fake": FAKE, "other": replace(FAKE, name="other")})
+
+
+@pytest.mark.usefixtures("two")
+@pytest.mark.parametrize(("least", "fails"), [(0.2, False), (0.333, True)])
+def test_a_rate_below_its_least_part_fails_and_is_named(tmp_path: Path, least: float, fails: bool) -> None:
+    if fails:
+        with pytest.raises(command.BelowLeastError, match=r"below 0\.333 of A, or missing: fake 1: rate_m_s 0\.250$"):
+            compared_at(tmp_path, result_of([60.0]), result_of([15.0]), least)
+    else:
+        lines = compared_at(tmp_path, result_of([60.0]), result_of([15.0]), least)
+        assert lines[-2:] == ["fake: 1 gates (rate_m_s)", "other: 1 gates (rate_m_s)"]
+
+
+@pytest.mark.usefixtures("two")
+@pytest.mark.parametrize("lacking", ["experiment", "point", "figure", "yardstick", "left out"])
+def test_what_the_new_result_lacks_fails_and_is_named(tmp_path: Path, lacking: str) -> None:
+    now: results.Result | None = result_of([60.0])
+    why = "fake 1: rate_m_s is not there"
+    if lacking == "experiment":
+        now, why = None, "fake is not there"
+    elif lacking == "figure":
+        now = result_of([60.0])
+        now.rows[0]["figures"] = {"rate_m_s": None}
+    elif lacking == "yardstick":
+        now = result_of([60.0])
+        now.rows[0]["yardstick"] = {}
+    else:
+        now, why = result_of([60.0]), "fake 1: is not there"
+        now.rows[0]["point"] = {"speed": 2}
+        if lacking == "left out":
+            now.head["left_out"] = {"speed=1": "needs 9 GB"}
+            why = "fake 1: needs 9 GB"
+    with pytest.raises(command.BelowLeastError, match=f"or missing: {why}$"):
+        compared_at(tmp_path, result_of([60.0]), now, 0.3)
+
+
+@pytest.mark.usefixtures("two")
+def test_a_run_that_was_offered_a_rate_must_keep_up_with_it(tmp_path: Path) -> None:
+    def offered(rate_m_s: float) -> results.Result:
+        made = result_of([rate_m_s], 0.0)
+        made.rows[0] |= {"paced": True, "command": "python -m megaphone word-count --total-rate 200000 --seed 0"}
+        return made
+
+    with pytest.raises(command.BelowLeastError, match=r"fake 1: kept_of_offered 0\.200$"):
+        compared_at(tmp_path, offered(0.2), offered(0.04), 0.3)
+
+
+@pytest.mark.usefixtures("two")
+def test_an_experiment_without_a_rate_is_said_to_have_none(tmp_path: Path) -> None:
+    timed = result_of([1.0])
+    timed.rows[0]["figures"] = {"took_ms": 5.0}
+    assert compared_at(tmp_path, timed, timed, 0.3)[-2] == "fake: no rate: it only had to end"
 
 
 def test_folders_without_results_are_named(tmp_path: Path) -> None:

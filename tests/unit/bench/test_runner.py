@@ -114,6 +114,47 @@ def test_what_was_interrupted_goes_on_where_it_stopped(log: Path, tmp_path: Path
     assert not log.exists()
 
 
+def command_in(path: Path) -> str:
+    return str(results.read(path / "fake.json").head["command"]).replace("megaphone bench run fake --size smoke", "run")
+
+
+def test_the_command_of_a_result_is_the_one_that_gives_what_is_in_it(log: Path, tmp_path: Path) -> None:
+    run(tmp_path, repeat=1)
+    assert command_in(tmp_path) == "run --repeat 1 --seed 5"
+    run(tmp_path, repeat=2)
+    assert command_in(tmp_path) == "run --repeat 2 --seed 5"
+    # Nothing is run, and nothing goes away.
+    run(tmp_path, repeat=1)
+    assert command_in(tmp_path) == "run --repeat 2 --seed 5"
+    assert log.read_text().split()[1:3] == ["10:5", "20:5"]
+
+
+def test_an_interrupted_command_that_is_followed_by_a_smaller_one_gives_way_to_it(
+    log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_FAILS", "20")
+    with pytest.raises(MegaphoneError):
+        run(tmp_path, repeat=1)
+    assert command_in(tmp_path) == "run --repeat 1 --seed 5"
+    monkeypatch.delenv("FAKE_FAILS")
+    content = json.loads((tmp_path / "fake.json").read_text())
+    content["command"] = "megaphone bench run fake --size smoke --repeat 7 --seed 5"
+    (tmp_path / "fake.json").write_text(json.dumps(content))
+    run(tmp_path, repeat=1)
+    assert command_in(tmp_path) == "run --repeat 1 --seed 5"
+    assert len(log.read_text().split()) == 5  # of which the yardstick twice, and what failed twice
+
+
+def test_rows_that_no_one_command_gives_have_two(log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow, fast = FAKE.points("smoke")
+    fake = replace(FAKE, points=lambda _: [slow, replace(fast, repeat=1)], repeat={"smoke": 3, "full": 1})
+    monkeypatch.setattr(command, "chosen", lambda _: [fake])
+    for repeat in (None, 2, None, 2):
+        command.run(["fake"], "smoke", repeat, 5, tmp_path, talk=print, say=lambda _: None)
+    assert log.read_text().split()[1:5] == ["10:5", "20:5", "10:6", "10:7"]
+    assert command_in(tmp_path) == "run --seed 5 && run --repeat 2 --seed 5"
+
+
 def test_a_run_that_fails_is_told_and_tried_again(log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_FAILS", "10")
     told: list[str] = []

@@ -8,14 +8,18 @@ mixed.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import re
 import subprocess
+import sys
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from megaphone import _core
 from megaphone.errors import UsageError
 from megaphone.observe.files import write_whole
 from megaphone.observe.machine import describe_machine
@@ -28,8 +32,12 @@ if TYPE_CHECKING:
 
 FORMAT: Final = 1
 ROOT: Final = Path(__file__).resolve().parents[1]
+_MPI_SECONDS: Final = 20.0
 _CODE: Final = (".py", ".c", ".h")
 _PACKAGES: Final = ("numpy", "cffi", "posix_ipc", "psutil")
+# Rivals, and the MPI that a package may bring; the release of one that is part of the system is its library's own.
+_PACKAGES_IF_THERE: Final = ("iceoryx2", "mpi4py", "bytewax", "openmpi", "mpich", "impi-rt")
+_COMPILED_BY: Final = re.compile(rb"GCC: [ -~]+|[ -~]*clang version [ -~]+")
 # What must agree before rows go into one file; the others are only told.
 _SAME: Final = ("format", "experiment", "size", "seed", "tree", "machine")
 
@@ -71,8 +79,46 @@ def head_of(experiment: str, size: Size, seed: int, command: str) -> dict[str, A
         "commit": commit(),
         "tree": tree_hash(),
         "machine": describe_machine(),
-        "packages": {name: metadata.version(name) for name in _PACKAGES},
+        "packages": packages(),
+        "compiler": compiler(),
     }
+
+
+def packages() -> dict[str, str]:
+    """Return the releases of what a figure depends on: what is always there, and rivals where they are installed."""
+    found = {name: metadata.version(name) for name in _PACKAGES}
+    for name in _PACKAGES_IF_THERE:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    if "mpi4py" in found and (told := _mpi()):
+        found["MPI"] = told
+    return found
+
+
+def _mpi() -> str | None:
+    """Return the first line of what the MPI library says of itself, which it does without being started."""
+    asked = "import mpi4py; mpi4py.rc.initialize = False; from mpi4py import MPI; print(MPI.Get_library_version())"
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-c", asked], capture_output=True, text=True, check=False, timeout=_MPI_SECONDS
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    lines = ended.stdout.strip("\0\n ").splitlines()
+    return lines[0].strip() if lines and not ended.returncode else None
+
+
+def compiler(extension: Path | None = None) -> str:
+    """Return the C compiler that made the extension, as it says there itself; ``unknown`` where that was stripped.
+
+    Args:
+        extension: the file; None: the one that is loaded.
+    """
+    try:
+        told = _COMPILED_BY.search((extension or Path(_core.__file__)).read_bytes())
+    except OSError:
+        return "unknown"
+    return told[0].decode().strip() if told else "unknown"
 
 
 def commit() -> str:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from megaphone.bench.experiment import Size
 
 _BAR_COLUMNS: Final = 20
+# Each round adds one, and a seed is a word of 64 bits.
+_SEED_MAX: Final = 2**63
 
 
 class BelowLeastError(MegaphoneError):
@@ -56,6 +58,9 @@ def run(
     """
     if repeat is not None and repeat < 1:
         message = f"--repeat: {repeat} rounds measure nothing: give 1 or more"
+        raise UsageError(message)
+    if not 0 <= seed <= _SEED_MAX:
+        message = f"--seed: {seed} is no seed: give a whole number from 0 to {_SEED_MAX}"
         raise UsageError(message)
     experiments = chosen(names)
     try:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from megaphone.bench import flags, table
+from megaphone.bench import command, flags, table
 from megaphone.bench.catalog import EXPERIMENTS, chosen
 from megaphone.bench.experiment import SIZES, Experiment
 from megaphone.bench.gates import gates
@@ -171,6 +171,12 @@ def test_flex_is_told_over_the_originals_where_it_has_one() -> None:
     assert figures["p99_over_original"] == 0.5
     for other in ({"query": "q5"}, {"windows": "closing"}):
         assert nexmark.figures(Anything({**told, **other}))["rate_over_original"] is None
+
+
+def test_a_search_of_nexmark_is_told_as_a_minute() -> None:
+    assert {point.seconds for point in EXPERIMENTS["nexmark"].points("full")} == {60.0}
+    (line,) = [line.split() for line in command.listed() if line.startswith("nexmark")]
+    assert line[1:3] == ["28", "min"]
 
 
 @pytest.mark.parametrize("experiment", ALL, ids=lambda one: one.name)

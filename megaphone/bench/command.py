@@ -145,7 +145,7 @@ def _check(before: dict[str, results.Result], after: dict[str, results.Result], 
         gated = gates(EXPERIMENTS[name], before[name], after[name])
         failures += [f"{name} {failure}" for one in gated if (failure := one.failure(least)) is not None]
         figures = sorted({one.figure for one in gated if one.figure})
-        what = f"{len(gated)} gates ({', '.join(figures)})" if figures else "no rate: it only had to end"
+        what = f"{len(gated)} gates ({', '.join(figures)})" if figures else "no gated rate: it only had to end"
         yield f"{name}: {what}"
     if failures:
         message = f"below {least:g} of A, or missing: {'; '.join(failures)}"

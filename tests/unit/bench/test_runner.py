@@ -455,7 +455,7 @@ def test_a_run_that_was_offered_a_rate_must_keep_up_with_it(tmp_path: Path) -> N
 def test_an_experiment_without_a_rate_is_said_to_have_none(tmp_path: Path) -> None:
     timed = result_of([1.0])
     timed.rows[0]["figures"] = {"took_ms": 5.0}
-    assert compared_at(tmp_path, timed, timed, 0.3)[-2] == "fake: no rate: it only had to end"
+    assert compared_at(tmp_path, timed, timed, 0.3)[-2] == "fake: no gated rate: it only had to end"
 
 
 def test_folders_without_results_are_named(tmp_path: Path) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from megaphone.bench import documents, results, table, targets
 from megaphone.bench.catalog import EXPERIMENTS, chosen
+from megaphone.bench.gates import gates
 from megaphone.bench.runner import run_all, todo
 from megaphone.errors import MegaphoneError, UsageError
 from megaphone.observe.files import check_writable
@@ -18,10 +20,12 @@ if TYPE_CHECKING:
     from megaphone.bench.experiment import Size
 
 _BAR_COLUMNS: Final = 20
+# Each round adds one, and a seed is a word of 64 bits.
+_SEED_MAX: Final = 2**63
 
 
 class BelowLeastError(MegaphoneError):
-    """A rate is a smaller part of the machine than it may be."""
+    """A rate is a smaller part of the machine than it may be, or is missing."""
 
 
 def listed() -> list[str]:
@@ -54,6 +58,9 @@ def run(
     """
     if repeat is not None and repeat < 1:
         message = f"--repeat: {repeat} rounds measure nothing: give 1 or more"
+        raise UsageError(message)
+    if not 0 <= seed <= _SEED_MAX:
+        message = f"--seed: {seed} is no seed: give a whole number from 0 to {_SEED_MAX}"
         raise UsageError(message)
     experiments = chosen(names)
     try:
@@ -92,30 +99,65 @@ def compare(a: Path, b: Path, least: float | None) -> Iterator[str]:
     Args:
         a: folder that is compared with.
         b: folder that is compared.
-        least: part of A that a rate of B may be; None: whatever it is.
+        least: part of A that a gate of B may be, and B must have all of A; None: whatever it is and has.
 
     Raises:
-        UsageError: a folder has no result, or both have no experiment in common.
-        BelowLeastError: a rate is less than it may be.
+        UsageError: a folder has no result, or both have no experiment in common, or one in different sizes.
+        BelowLeastError: a gate is less than it may be, or B lacks something that A has.
     """
     before, after = results.read_folder(a), results.read_folder(b)
     common = [name for name in EXPERIMENTS if name in before and name in after]
     if not common:
         message = f"{a} and {b} have no experiment in common: {', '.join(before)} and {', '.join(after)}"
         raise UsageError(message)
-    below = []
     for name in common:
-        experiment = EXPERIMENTS[name]
+        sizes = (before[name].head["size"], after[name].head["size"])
+        if sizes[0] != sizes[1]:
+            message = (
+                f"{name} is of size {sizes[0]} in {a} and of size {sizes[1]} in {b}, which are different runs: "
+                f"give two folders of one --size"
+            )
+            raise UsageError(message)
+    found = {name: list(table.compared(EXPERIMENTS[name], before[name], after[name])) for name in common}
+    judged = iter(table.adjusted([one for name in common for one in found[name]]))
+    for name in common:
         heads = (before[name].head, after[name].head)
         yield f"{name}: A is {heads[0]['commit']} ({heads[0]['size']}), B is {heads[1]['commit']} ({heads[1]['size']})"
-        yield from table.lines_compared(experiment, before[name], after[name])
+        yield from table.lines_compared(list(islice(judged, len(found[name]))))
         yield ""
-        for parameters, figure, found in table.compared(experiment, before[name], after[name]):
-            if least is not None and figure in experiment.beside and table.is_rate(figure) and found.middle < least:
-                below.append(f"{name} {' '.join(map(str, parameters.values()))}: {figure} {found.middle:.3f}")
-    if below:
-        message = f"below {least:g} of A, as a share of the yardstick: {'; '.join(below)}"
+    yield from _of_the_whole([one for name in common for one in found[name]])
+    if least is not None:
+        yield ""
+        yield from _check(before, after, least)
+
+
+def _check(before: dict[str, results.Result], after: dict[str, results.Result], least: float) -> Iterator[str]:
+    """Yield a line for each experiment of A: what was gated of it, or that it only had to end.
+
+    Raises:
+        BelowLeastError: a gate is below, or B lacks something that A has.
+    """
+    failures = []
+    for name in (name for name in EXPERIMENTS if name in before):
+        if name not in after:
+            failures.append(f"{name} is not there")
+            continue
+        gated = gates(EXPERIMENTS[name], before[name], after[name])
+        failures += [f"{name} {failure}" for one in gated if (failure := one.failure(least)) is not None]
+        figures = sorted({one.figure for one in gated if one.figure})
+        what = f"{len(gated)} gates ({', '.join(figures)})" if figures else "no gated rate: it only had to end"
+        yield f"{name}: {what}"
+    if failures:
+        message = f"below {least:g} of A, or missing: {'; '.join(failures)}"
         raise BelowLeastError(message)
+
+
+def _of_the_whole(differences: Sequence[table.Difference]) -> list[str]:
+    tests = sum(one.found.provable for one in differences)
+    return [
+        f"p: adjusted for {tests} tests (Benjamini and Hochberg); {len(differences) - tests} more have too few runs",
+        "A and B were not run in turns: what is no share of a yardstick, such as a latency, also differs by the hour",
+    ]
 
 
 def targets_of(folder: Path, markdown: str | None, into: Path | None) -> list[str]:

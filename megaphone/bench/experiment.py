@@ -18,6 +18,8 @@ Value = str | int | float
 Report = Mapping[str, Any]
 Figure = float | str | None
 """A number, a word where there can be none, or nothing."""
+Better = Literal["more", "less", "neither"]
+"""Of a figure: which way is an improvement; neither where it only tells what was done."""
 
 START_SECONDS: Final = 1.5
 """What a run takes beyond its own length: a fresh interpreter, regions, workers."""
@@ -61,11 +63,13 @@ class Column:
         figure: its name in the result.
         title: of the column, with the unit.
         digits: after the point.
+        better: whether more of it is better, or less; a name does not tell.
     """
 
     figure: str
     title: str
     digits: int = 2
+    better: Better = "neither"
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,8 @@ class Experiment:
         figures: of a report, by name.
         columns: of the table.
         series: of a report, by name: lists of rows, which only charts use.
-        beside: by figure, the yardstick that it is put beside; a rate as a share of it.
+        beside: by rate, the yardstick in the same unit of which it is told as a share.
+        recorded: further yardsticks that stand in each row, of which nothing is a share.
         repeat: rounds at each size, unless it is told otherwise.
         pairs: figures that are told as a ratio of two runs of one round.
     """
@@ -118,8 +123,18 @@ class Experiment:
     columns: Sequence[Column]
     series: Callable[[Report], Mapping[str, list[list[float]]]] = field(default=lambda _: {})
     beside: Mapping[str, str] = field(default_factory=dict)
+    recorded: Sequence[str] = ()
     repeat: Mapping[Size, int] = field(default_factory=lambda: {"smoke": 1, "full": 3})
     pairs: Sequence[Pair] = ()
+
+    @property
+    def yardsticks(self) -> list[str]:
+        """Names of all yardsticks that stand in its rows."""
+        return sorted({*self.beside.values(), *self.recorded})
+
+    def better(self, figure: str) -> Better:
+        """Return which way a figure is better, as its column says."""
+        return next((column.better for column in self.columns if column.figure == figure), "neither")
 
     def rounds(self, point: Point, size: Size, asked: int | None = None) -> int:
         """Return how often a point is run; ``asked`` is what a person wants of all points, or None."""

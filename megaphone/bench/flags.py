@@ -25,13 +25,22 @@ examples:
   megaphone bench list
   megaphone bench run machine marks --output results
   megaphone bench run all --size smoke --output build/smoke
-  megaphone bench compare results build/smoke
+  megaphone bench compare results results-of-yesterday
   megaphone bench targets results"""
 _COMPARE_EPILOG: Final = """\
 A rate is compared as a share of the yardstick of its minute. The ratio is the median over all pairs of a run of A and a
 run of B, with the least and the most of them; p is the chance of such ranks if A and B were the same (Mann and
-Whitney's test, exact): below 0.05 the difference counts as proven, else it is noise. Less than four runs of each prove
-nothing."""
+Whitney's test, exact), adjusted for all tests of the comparison (Benjamini and Hochberg): of what it calls better or
+worse, about one in twenty is chance. Below 0.05 the difference counts as proven. Else it is noise; or there are too few
+runs, where not even ranks wholly apart could have been below: 3 runs against 3, or 2 against 7, never are, by
+themselves 4 against 4, or 3 against 5, can be, and among many tests it takes more.
+
+Two folders are runs of two hours and not in turns. A share of a yardstick hardly minds; latencies of different hours
+differ without a cause in the code, and "proven" only says that the hours differ. To compare two commits in turns, use
+python -m megaphone.bench.against. Results of different sizes are refused.
+
+example:
+  megaphone bench compare results results-of-yesterday"""
 
 _PLOT_ABOUT: Final = "Draw the results of a folder: charts as PNG and SVG, whose files are named on standard output."
 _PLOT_EPILOG: Final = """\
@@ -66,14 +75,15 @@ def add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
     run.add_argument("--output", type=Path, metavar="DIR", help=f"of the results (default {DEFAULT_OUTPUT})")
     compare = below.add_parser(
         "compare", help="what differs between two folders of results",
-        description="Compare two folders of results: ratios with their spread, what is proven and what is noise.",
+        description="Compare two folders of results: ratios with their spread, what is proven, and what is noise.",
         epilog=_COMPARE_EPILOG,
     )  # fmt: skip
     compare.add_argument("a", type=Path, metavar="A", help="a folder of results")
     compare.add_argument("b", type=Path, metavar="B", help="another one")
     compare.add_argument(
         "--least", type=as_number, metavar="RATIO",
-        help="fail with exit code 1 where a rate of B, as a share of its yardstick, is below this part of A's",
+        help="fail with exit code 1 where B lacks a point that A has, or a rate of it (as a share of its yardstick, or "
+        "of what was offered) is below this part of A's",
     )  # fmt: skip
     targets = below.add_parser(
         "targets", help="what was promised beside what was measured", description=_TARGETS_ABOUT,

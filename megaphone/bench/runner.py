@@ -31,7 +31,9 @@ from megaphone.errors import MegaphoneError
 from megaphone.observe.machine import memory_info
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+
+    from megaphone.bench.experiment import Value
 
 YARDSTICK: Final = Point({}, "megaphone.bench.yardstick", ("--quick",), 2 * START_SECONDS, seeded=False)
 YARDSTICK_AGE_SECONDS: Final = 45.0
@@ -40,6 +42,7 @@ MEMORY_SHARE: Final = 0.8
 _TOUCHED_MORE: Final = 1.5
 _TOUCHED_BYTES_MIN: Final = 1 << 29
 _TOUCHED_PIECE: Final = 1 << 28
+_THEN: Final = " && "
 _END_SECONDS: Final = 20.0
 _LOOK_SECONDS: Final = 0.5
 
@@ -82,6 +85,7 @@ def todo(experiment: Experiment, size: Size, repeat: int | None, folder: Path, s
     command = f"megaphone bench run {experiment.name} --size {size}{asked} --seed {seed}"
     path = folder / f"{experiment.name}.json"
     result = results.resume(path, results.head_of(experiment.name, size, seed, command))
+    before = dict(result.head)
     points = list(experiment.points(size))
     # Some must be left for everything else.
     room_bytes = MEMORY_SHARE * memory_info().get("MemAvailable", 0)
@@ -100,9 +104,27 @@ def todo(experiment: Experiment, size: Size, repeat: int | None, folder: Path, s
         for point in left_out
         if not result.has(point.parameters, 0)
     }
-    if result.head["left_out"] and not runs:
+    planned = [(point.parameters, count) for point, count in zip(points, rounds, strict=True)]
+    result.head["command"] = _command_of(result, command, planned, more=bool(runs))
+    # What is still to be run writes the file with its first row.
+    is_said = result.rows or result.head["left_out"]
+    if not runs and is_said and (result.head != before or not path.exists()):
         result.write(path)
     return Todo(experiment, path, result, runs, left_out)
+
+
+def _command_of(
+    result: results.Result, command: str, planned: Sequence[tuple[Mapping[str, Value], int]], *, more: bool
+) -> str:
+    """Return the command that gives what a result has and what is going to be added to it.
+
+    That is the newest one, unless there are rows that it does not ask for: of more rounds, or of points of an older
+    catalog.  Then it is that of those rows, and both, one after the other, where the new one adds some.
+    """
+    if all(any(row["point"] == of and row["repeat"] < count for of, count in planned) for row in result.rows):
+        return command
+    older = str(result.head["command"])
+    return older if not more or command in older.split(_THEN) else f"{older}{_THEN}{command}"
 
 
 def run_all(todos: Sequence[Todo], seed: int, tell: Callable[[float, str], None]) -> list[str]:
@@ -128,7 +150,7 @@ def run_all(todos: Sequence[Todo], seed: int, tell: Callable[[float, str], None]
             def look(passed: float, done: float = done, point: Point = point, name: str = name) -> None:
                 tell(done + min(passed, point.seconds), name)
 
-            if one.experiment.beside and time.monotonic() - taken >= YARDSTICK_AGE_SECONDS:
+            if one.experiment.yardsticks and time.monotonic() - taken >= YARDSTICK_AGE_SECONDS:
                 yardstick = run_point(YARDSTICK, seed, look)[0]["figures"]
                 taken = time.monotonic()
             if one.result.head["size"] == "full":
@@ -138,7 +160,7 @@ def run_all(todos: Sequence[Todo], seed: int, tell: Callable[[float, str], None]
             except RunFailedError as error:
                 failed.append(f"{one.experiment.name} {point.name}: {error}")
             else:
-                row["yardstick"] = {name: yardstick[name] for name in sorted({*one.experiment.beside.values()})}
+                row["yardstick"] = {name: yardstick[name] for name in one.experiment.yardsticks}
                 one.result.rows.append(row)
                 one.result.write(one.path)
             done += point.seconds

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from megaphone.bench.statistics import Ratio, ratio, share
+from megaphone.bench import statistics as statistics_of
+from megaphone.bench.statistics import PROVEN, Ratio, ratio, share
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from megaphone.bench.experiment import Experiment, Pair
+    from megaphone.bench.experiment import Better, Experiment, Pair
     from megaphone.bench.results import Result
 
 OFFERED: Final = "rate_m_s"
@@ -106,8 +108,41 @@ def _title(experiment: Experiment, figure: str) -> str:
     return next((column.title for column in experiment.columns if column.figure == figure), figure)
 
 
-def compared(experiment: Experiment, a: Result, b: Result) -> Iterator[tuple[Mapping[str, Any], str, Ratio]]:
-    """Yield the point, the figure and the ratio B / A of everything that both results have.
+@dataclass(frozen=True)
+class Difference:
+    """A figure that two results have.
+
+    Attributes:
+        point: its parameters.
+        figure: its name, or that of a pair.
+        better: which way it is better.
+        found: B over A.
+        is_share: whether that is of shares of the yardstick of their minute.
+    """
+
+    point: Mapping[str, Any]
+    figure: str
+    better: Better
+    found: Ratio
+    is_share: bool = False
+
+
+class Judged(NamedTuple):
+    """A difference among all of its comparison.
+
+    Attributes:
+        difference: which.
+        p: its chance, adjusted for the number of tests.
+        could: whether so many runs could have been proof.
+    """
+
+    difference: Difference
+    p: float
+    could: bool
+
+
+def compared(experiment: Experiment, a: Result, b: Result) -> Iterator[Difference]:
+    """Yield everything that both results have.
 
     A rate is compared as a share of its yardstick, so that a machine's slow hour does not count; a paced rate, which is
     what was asked for, is no figure.
@@ -120,32 +155,51 @@ def compared(experiment: Experiment, a: Result, b: Result) -> Iterator[tuple[Map
                 continue
             beside = experiment.beside.get(column.figure, "")
             mine, other = shares(rows, column.figure, beside), shares(others, column.figure, beside)
-            if not mine or not other:
+            is_share = bool(mine and other)
+            if not is_share:
                 mine, other = figures(rows, column.figure), figures(others, column.figure)
             found = ratio(mine, other)
             if found is not None:
-                yield parameters, column.figure, found
+                yield Difference(parameters, column.figure, column.better, found, is_share)
     for pair in experiment.pairs:
         others_of = ratios(b, pair)
         for parameters, mine in ratios(a, pair):
             found = ratio(mine, next((other for point, other in others_of if point == parameters), []))
             if found is not None:
-                yield parameters, pair.name, found
+                yield Difference(parameters, pair.name, experiment.better(pair.figure), found)
 
 
-def lines_compared(experiment: Experiment, a: Result, b: Result) -> list[str]:
+def adjusted(differences: Sequence[Difference]) -> list[Judged]:
+    """Judge all differences of one comparison together: the more there are, the more have to be chance.
+
+    What so few runs can never prove, whatever they find, is no test and does not count as one.
+    """
+    tests = [one.found.p for one in differences if one.found.provable]
+    chances = iter(statistics_of.adjusted(tests))
+    judged = []
+    for one in differences:
+        p = next(chances) if one.found.provable else 1.0
+        could = one.found.provable and (p < PROVEN or _could_be_proven(tests, one.found))
+        judged.append(Judged(one, p, could))
+    return judged
+
+
+def _could_be_proven(tests: Sequence[float], found: Ratio) -> bool:
+    """Return whether a test would be proven among the others as they are, had its runs differed as much as they can."""
+    others = list(tests)
+    others[others.index(found.p)] = found.p_least
+    return statistics_of.adjusted(others)[others.index(found.p_least)] < PROVEN
+
+
+def lines_compared(judged: Sequence[Judged]) -> list[str]:
     """Return the table of a comparison."""
     rows = [
-        [" ".join(_text(value) for value in parameters.values()), figure, f"{found.middle:.3f}", f"{found.least:.3f}",
-         f"{found.most:.3f}", f"{found.p:.3f}", _verdict(figure, found)]
-        for parameters, figure, found in compared(experiment, a, b)
+        [" ".join(_text(value) for value in one.point.values()), f"{one.figure} share" if one.is_share else one.figure,
+         one.found.told, f"{one.found.least:.3f}", f"{one.found.most:.3f}", f"{p:.3f}" if one.found.provable else "-",
+         _verdict(one, p, could)]
+        for one, p, could in judged
     ]  # fmt: skip
     return aligned(["point", "figure", "B/A", "least", "most", "p", ""], rows, left=2)
-
-
-def is_rate(figure: str) -> bool:
-    """Return whether more of a figure is better."""
-    return figure.endswith("_s")
 
 
 def aligned(header: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> list[str]:
@@ -165,7 +219,9 @@ def _text(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def _verdict(figure: str, found: Ratio) -> str:
-    if not found.proven:
-        return "noise"
-    return "better" if (found.middle > 1) == is_rate(figure) else "worse"
+def _verdict(one: Difference, p: float, could: bool) -> str:
+    why = "" if p < PROVEN else "noise" if could else "too few runs"
+    if why and not one.found.from_or_to_zero:
+        return why
+    way = "differs" if one.better == "neither" else "better" if one.found.rises == (one.better == "more") else "worse"
+    return f"{way}, {why}" if why else way

@@ -65,9 +65,10 @@ HEADLINE: Final = Experiment(
     points=_points,
     figures=_figures,
     columns=(
-        RATE, *LATENCY, Column("second_p99_ms", "p99 in the second", 3), Column("worst_10ms_p99_ms", "worst 10 ms", 3),
-        Column("handover_ms", "hand-over ms", 3), Column("warming_ms", "warming ms", 1),
-        Column("moved_mb", "MB moved", 0), Column("copied_mb", "MB copied", 0),
+        RATE, *LATENCY, Column("second_p99_ms", "p99 in the second", 3, better="less"),
+        Column("worst_10ms_p99_ms", "worst 10 ms", 3, better="less"),
+        Column("handover_ms", "hand-over ms", 3, better="less"), Column("warming_ms", "warming ms", 1, better="less"),
+        Column("moved_mb", "MB moved", 0), Column("copied_mb", "MB copied", 0, better="less"),
     ),
     series=_series,
     beside={"rate_m_s": "increments_80mb_prefetch_m_s_2"},

@@ -46,9 +46,10 @@ MEMORY: Final = Experiment(
     points=_points,
     figures=_figures,
     columns=(
-        Column("moved_mb", "MB moved", 1), Column("state_mb_before", "state before MB", 1),
-        Column("state_mb_max", "at most MB", 1), Column("committed_mb_before", "committed before MB", 1),
-        Column("committed_mb", "at the end MB", 1), Column("pss_mb", "PSS at most MB", 1),
+        Column("moved_mb", "MB moved", 1), Column("state_mb_before", "state before MB", 1, better="less"),
+        Column("state_mb_max", "at most MB", 1, better="less"),
+        Column("committed_mb_before", "committed before MB", 1, better="less"),
+        Column("committed_mb", "at the end MB", 1, better="less"), Column("pss_mb", "PSS at most MB", 1, better="less"),
     ),
     series=reports.memory,
     beside={"copied_gb_s": "copy_256m_gb_s_2"},

@@ -13,10 +13,11 @@ if TYPE_CHECKING:
 
 NS_PER_MS: Final = 1e6
 _QUANTILES: Final = ("p50", "p90", "p99", "p999", "max")
-RATE: Final = Column("rate_m_s", "M records/s")
+RATE: Final = Column("rate_m_s", "M records/s", better="more")
 LATENCY: Final = (
-    Column("p50_ms", "p50 ms", 3), Column("p99_ms", "p99 ms", 3), Column("p999_ms", "p99.9 ms", 3),
-    Column("max_ms", "max ms", 3),
+    Column("p50_ms", "p50 ms", 3, better="less"), Column("p99_ms", "p99 ms", 3, better="less"),
+    Column("p999_ms", "p99.9 ms", 3, better="less"),
+    Column("max_ms", "max ms", 3, better="less"),
 )  # fmt: skip
 TIMELINE_COLUMNS: Final = ("start_s", "p25_ms", "p50_ms", "p75_ms", "p95_ms", "p99_ms", "p999_ms", "max_ms")
 SLICE_COLUMNS: Final = ("start_ms", "p50_ms", "p99_ms", "max_ms")

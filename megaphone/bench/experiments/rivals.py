@@ -47,8 +47,9 @@ RIVALS: Final = Experiment(
     points=_points,
     figures=_figures,
     columns=(
-        Column("rate_m_s", "M records/s", 1), Column("sent_gb_s", "GB/s"), Column("one_way_us_p50", "p50 us", 1),
-        Column("one_way_us_p99", "p99 us", 1), Column("installed", "installed"),
+        Column("rate_m_s", "M records/s", 1, better="more"), Column("sent_gb_s", "GB/s", better="more"),
+        Column("one_way_us_p50", "p50 us", 1, better="less"),
+        Column("one_way_us_p99", "p99 us", 1, better="less"), Column("installed", "installed"),
     ),
     beside={"rate_m_s": "increments_80mb_prefetch_m_s_2", "sent_gb_s": "copy_256m_gb_s_2"},
     repeat={"smoke": 1, "full": 5},

@@ -56,8 +56,8 @@ STRATEGIES: Final = Experiment(
     points=_points,
     figures=_figures,
     columns=(
-        Column("migration_ms", "took ms"), Column("migration_max_ms", "max in it ms", 3),
-        Column("moved_m_keys", "M keys moved", 3), Column("copied_mb", "MB copied"), *LATENCY[:2],
+        Column("migration_ms", "took ms", better="less"), Column("migration_max_ms", "max in it ms", 3, better="less"),
+        Column("moved_m_keys", "M keys moved", 3), Column("copied_mb", "MB copied", better="less"), *LATENCY[:2],
     ),
     beside={"copied_gb_s": "copy_256m_gb_s_2"},
     repeat={"smoke": 1, "full": 1},

@@ -73,7 +73,7 @@ def _row(experiment: Experiment, point: Point, turn: int) -> dict[str, Any]:
         "paced": point.paced,
         "seconds": point.seconds, "command": shlex.join(["python", "-m", point.module, *point.flags, "--seed", "0"]),
         "figures": figures, "series": series,
-        "yardstick": {name: YARDSTICK.get(name, 1.0) for name in sorted({*experiment.beside.values()})},
+        "yardstick": {name: YARDSTICK.get(name, 1.0) for name in experiment.yardsticks},
     }  # fmt: skip
 
 

@@ -5,13 +5,18 @@ from __future__ import annotations
 import argparse
 import importlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from megaphone.bench import flags
+from megaphone.bench import command, flags, table
 from megaphone.bench.catalog import EXPERIMENTS, chosen
 from megaphone.bench.experiment import SIZES, Experiment
+from megaphone.bench.gates import gates
+from megaphone.bench.results import Result, read
+from megaphone.bench.statistics import has_share
+from megaphone.bench.yardstick import NAMES as NAMES_OF_YARDSTICK
 from megaphone.bench.yardstick import QUICK
 from megaphone.errors import UsageError
 from megaphone.workloads.flags import build_parser
@@ -20,6 +25,7 @@ NAMES = {
     "bins", "strategies", "timeline", "throughput", "memory", "headline", "nexmark", "ledger", "rivals", "restart",
     "machine", "marks",
 }  # fmt: skip
+SMOKE = Path(__file__).parents[3] / "docs" / "results" / "smoke"
 ALL = list(EXPERIMENTS.values())
 
 
@@ -80,6 +86,41 @@ def test_every_column_is_a_figure(experiment: Experiment) -> None:
     assert {*experiment.beside} <= {*figures}
 
 
+NEITHER = {"moved_mb", "moved_m_keys", "recycled_per_k_batches", "installed"}
+"""What only tells how much was done, or how."""
+
+
+@pytest.mark.parametrize("experiment", ALL, ids=lambda one: one.name)
+def test_every_column_says_which_way_it_is_better(experiment: Experiment) -> None:
+    for column in experiment.columns:
+        unit = experiment.name == "machine" and NAMES_OF_YARDSTICK[column.figure][0]
+        is_rate = "_m_s" in column.figure or "gb_s" in column.figure or unit in ("GB/s", "M/s")
+        is_rate = is_rate or column.figure in ("moved_m_keys_s", "rate_over_original")
+        wanted = "neither" if column.figure in NEITHER else "more" if is_rate else "less"
+        assert column.better == wanted, column.figure
+    assert all(experiment.better(pair.figure) != "neither" for pair in experiment.pairs)
+
+
+@pytest.mark.parametrize(
+    ("name", "figure"),
+    [("machine", "copy_256m_gb_s_2"), ("machine", "increments_8mb_m_s_2"), ("nexmark", "rate_over_original")],
+)
+def test_twice_a_rate_is_better_whatever_its_name_ends_in(name: str, figure: str) -> None:
+    experiment = EXPERIMENTS[name]
+    point = experiment.points("full")[0]
+
+    def result(factor: float) -> Result:
+        rows = [{"point": dict(point.parameters), "repeat": n, "paced": False, "yardstick": {},
+                 "figures": {figure: factor * (100 + n)}} for n in range(7)]  # fmt: skip
+        return Result({}, rows)
+
+    def verdict(a: Result, b: Result) -> str:
+        return table.lines_compared(table.adjusted(list(table.compared(experiment, a, b))))[1].split()[-1]
+
+    assert verdict(result(1), result(2)) == "better"
+    assert verdict(result(2), result(1)) == "worse"
+
+
 @pytest.mark.parametrize("experiment", [one for one in ALL if one.pairs], ids=lambda one: one.name)
 def test_every_pair_is_of_a_figure_that_two_points_of_one_round_have(experiment: Experiment) -> None:
     figures = experiment.figures(Anything(REPORT))
@@ -132,10 +173,31 @@ def test_flex_is_told_over_the_originals_where_it_has_one() -> None:
         assert nexmark.figures(Anything({**told, **other}))["rate_over_original"] is None
 
 
+def test_a_search_of_nexmark_is_told_as_a_minute() -> None:
+    assert {point.seconds for point in EXPERIMENTS["nexmark"].points("full")} == {60.0}
+    (line,) = [line.split() for line in command.listed() if line.startswith("nexmark")]
+    assert line[1:3] == ["28", "min"]
+
+
 @pytest.mark.parametrize("experiment", ALL, ids=lambda one: one.name)
 def test_what_stands_beside_is_measured_each_minute(experiment: Experiment) -> None:
-    assert {*experiment.beside.values()} <= {*QUICK}
-    assert experiment.beside or experiment.name == "machine"
+    assert {*experiment.yardsticks} <= {*QUICK}
+    assert experiment.yardsticks or experiment.name == "machine"
+
+
+@pytest.mark.parametrize("experiment", ALL, ids=lambda one: one.name)
+def test_what_is_said_to_be_a_share_is_a_rate_in_the_unit_of_its_yardstick(experiment: Experiment) -> None:
+    for figure, beside in experiment.beside.items():
+        assert has_share(figure, beside), (figure, beside)
+
+
+@pytest.mark.parametrize("experiment", ALL, ids=lambda one: one.name)
+def test_every_experiment_that_has_a_rate_has_a_gate(experiment: Experiment) -> None:
+    result = read(SMOKE / f"{experiment.name}.json")
+    found = gates(experiment, result, result)
+    assert bool(found) == (experiment.name not in ("machine", "restart"))
+    assert all(one.failure(0.99) is None for one in found)
+    assert all(one.failure(1.01) for one in found)
 
 
 def test_names_are_chosen_once_and_a_wrong_one_is_told_with_all() -> None:

@@ -13,6 +13,7 @@ import pytest
 from megaphone.bench import command, results, runner, table
 from megaphone.bench.catalog import EXPERIMENTS
 from megaphone.bench.experiment import Column, Experiment, Pair, Point
+from megaphone.bench.statistics import ratio
 from megaphone.errors import MegaphoneError, UsageError
 
 PROGRAM = """
@@ -41,7 +42,7 @@ FAKE = Experiment(
     after="nobody",
     points=lambda _: [Point({"speed": speed}, "fake_point", ("--speed", str(speed))) for speed in (10, 20)],
     figures=figures,
-    columns=(Column("rate_m_s", "M/s", 1),),
+    columns=(Column("rate_m_s", "M/s", 1, better="more"),),
     beside={"rate_m_s": "increments_8mb_m_s_2"},
 )
 
@@ -113,6 +114,47 @@ def test_what_was_interrupted_goes_on_where_it_stopped(log: Path, tmp_path: Path
     assert not log.exists()
 
 
+def command_in(path: Path) -> str:
+    return str(results.read(path / "fake.json").head["command"]).replace("megaphone bench run fake --size smoke", "run")
+
+
+def test_the_command_of_a_result_is_the_one_that_gives_what_is_in_it(log: Path, tmp_path: Path) -> None:
+    run(tmp_path, repeat=1)
+    assert command_in(tmp_path) == "run --repeat 1 --seed 5"
+    run(tmp_path, repeat=2)
+    assert command_in(tmp_path) == "run --repeat 2 --seed 5"
+    # Nothing is run, and nothing goes away.
+    run(tmp_path, repeat=1)
+    assert command_in(tmp_path) == "run --repeat 2 --seed 5"
+    assert log.read_text().split()[1:3] == ["10:5", "20:5"]
+
+
+def test_an_interrupted_command_that_is_followed_by_a_smaller_one_gives_way_to_it(
+    log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_FAILS", "20")
+    with pytest.raises(MegaphoneError):
+        run(tmp_path, repeat=1)
+    assert command_in(tmp_path) == "run --repeat 1 --seed 5"
+    monkeypatch.delenv("FAKE_FAILS")
+    content = json.loads((tmp_path / "fake.json").read_text())
+    content["command"] = "megaphone bench run fake --size smoke --repeat 7 --seed 5"
+    (tmp_path / "fake.json").write_text(json.dumps(content))
+    run(tmp_path, repeat=1)
+    assert command_in(tmp_path) == "run --repeat 1 --seed 5"
+    assert len(log.read_text().split()) == 5  # of which the yardstick twice, and what failed twice
+
+
+def test_rows_that_no_one_command_gives_have_two(log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow, fast = FAKE.points("smoke")
+    fake = replace(FAKE, points=lambda _: [slow, replace(fast, repeat=1)], repeat={"smoke": 3, "full": 1})
+    monkeypatch.setattr(command, "chosen", lambda _: [fake])
+    for repeat in (None, 2, None, 2):
+        command.run(["fake"], "smoke", repeat, 5, tmp_path, talk=print, say=lambda _: None)
+    assert log.read_text().split()[1:5] == ["10:5", "20:5", "10:6", "10:7"]
+    assert command_in(tmp_path) == "run --seed 5 && run --repeat 2 --seed 5"
+
+
 def test_a_run_that_fails_is_told_and_tried_again(log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_FAILS", "10")
     told: list[str] = []
@@ -125,6 +167,10 @@ def test_a_run_that_fails_is_told_and_tried_again(log: Path, tmp_path: Path, mon
     log.unlink()
     run(tmp_path, repeat=1, seed=0)
     assert log.read_text().split() == ["yardstick:0", "10:0"]
+
+
+def lines_compared(experiment: Experiment, a: results.Result, b: results.Result) -> list[str]:
+    return table.lines_compared(table.adjusted(list(table.compared(experiment, a, b))))
 
 
 PAIRED = replace(FAKE, pairs=(Pair("rate_m_s", {"speed": 2}, {"speed": 1}),))
@@ -156,9 +202,9 @@ def test_a_run_without_its_other_half_is_no_pair() -> None:
 
 def test_pairs_are_compared_as_all_else_is() -> None:
     a, b = pairs_of([1.0] * 4, [2.0, 2.1, 2.2, 2.3]), pairs_of([1.0] * 4, [4.0, 4.1, 4.2, 4.3])
-    found = {figure: ratio.proven for _, figure, ratio in table.compared(PAIRED, a, b)}
+    found = {one.figure: one.found.proven for one in table.compared(PAIRED, a, b)}
     assert found["2/1 rate_m_s"]
-    assert table.lines_compared(PAIRED, a, b)[-1].split()[-1] == "better"
+    assert lines_compared(PAIRED, a, b)[-1].split()[-1] == "better"
 
 
 @pytest.mark.parametrize(
@@ -256,26 +302,160 @@ def test_memory_that_is_touched_is_what_a_run_needs_and_a_part_of_what_there_is(
 
 def test_rates_are_compared_as_shares_of_the_machines_minute() -> None:
     a, b = result_of([50.0] * 4, 100.0), result_of([25.0] * 4, 50.0)
-    ((_, figure, found),) = table.compared(FAKE, a, b)
-    assert (figure, found.middle, found.proven) == ("rate_m_s", 1.0, False)
+    (one,) = table.compared(FAKE, a, b)
+    assert (one.figure, one.found.middle, one.found.proven, one.is_share) == ("rate_m_s", 1.0, False, True)
 
 
 @pytest.mark.parametrize(
     ("now", "verdict"), [([9.0, 9.1, 9.2, 9.3], "better"), ([1, 1.1, 1.2, 1.3], "worse"), ([5, 5.1, 5.2, 5], "noise")]
 )
 def test_a_difference_is_better_worse_or_noise(now: list[float], verdict: str) -> None:
-    lines = table.lines_compared(FAKE, result_of([5.0, 5.1, 5.2, 5.1]), result_of(now))
+    lines = lines_compared(FAKE, result_of([5.0, 5.1, 5.2, 5.1]), result_of(now))
     assert lines[1].split()[-1] == verdict
 
 
-def test_a_rate_below_its_least_part_fails_and_is_named(log: Path, tmp_path: Path) -> None:
+def verdict_of(a: list[float], b: list[float]) -> str:
+    return lines_compared(FAKE, result_of(a), result_of(b))[1].split("  ")[-1].strip()
+
+
+@pytest.mark.parametrize(("n", "m"), [(1, 1), (3, 3), (2, 7)])
+def test_what_so_few_runs_cannot_prove_is_not_called_noise(n: int, m: int) -> None:
+    assert verdict_of([5.0] * n, [5.0 * 512] * m) == "too few runs"
+
+
+def test_three_runs_against_seven_can_be_proof() -> None:
+    assert verdict_of([1.0, 2.0, 3.0], [4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0]) == "better"
+    assert verdict_of([1.0, 5.5, 11.0], [4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0]) == "noise"
+
+
+def test_among_many_tests_more_has_to_be_apart() -> None:
+    ((apart, equal),) = [(ratio([1, 2, 3, 4], [5, 6, 7, 8]), ratio([1, 4, 2, 3], [1, 4, 2, 3]))]
+    assert apart is not None
+    assert equal is not None
+    one, other = (table.Difference({"n": 1}, "rate_m_s", "more", found) for found in (apart, equal))
+    assert table.lines_compared(table.adjusted([one]))[1].endswith("better")
+    lines = table.lines_compared(table.adjusted([one, *[other] * 9]))
+    # Four against four among ten: not even ranks wholly apart are proof.
+    assert {line.split("  ")[-1].strip() for line in lines[1:]} == {"too few runs"}
+    lines = table.lines_compared(table.adjusted([*[one] * 9, other]))
+    assert [line.split("  ")[-1].strip() for line in lines[1:]] == ["better"] * 9 + ["noise"]
+
+
+def test_all_tests_of_one_comparison_are_adjusted_together_and_it_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = replace(FAKE, name="other")
+    monkeypatch.setattr(command, "EXPERIMENTS", {"fake": FAKE, "other": other})
+    for folder, fake, same in (("a", [1.0, 2, 3, 4], [5.0] * 4), ("b", [5.0, 6, 7, 8], [5.0] * 4)):
+        (tmp_path / folder).mkdir()
+        result_of(fake).write(tmp_path / folder / "fake.json")
+        one = result_of(same)
+        one.head["experiment"] = "other"
+        one.write(tmp_path / folder / "other.json")
+    lines = list(command.compare(tmp_path / "a", tmp_path / "b", None))
+    assert lines[2].split()[-4:] == ["0.057", "too", "few", "runs"]
+    assert lines[-2:] == [
+        "p: adjusted for 2 tests (Benjamini and Hochberg); 0 more have too few runs",
+        "A and B were not run in turns: what is no share of a yardstick, such as a latency, also differs by the hour",
+    ]
+
+
+def test_results_of_different_sizes_are_not_compared(log: Path, tmp_path: Path) -> None:
     assert not log.exists()
-    for name, rate in (("a", 60.0), ("b", 15.0)):
+    for size in ("full", "smoke"):
+        (tmp_path / size).mkdir()
+        one = result_of([1.0])
+        one.head["size"] = size
+        one.write(tmp_path / size / "fake.json")
+    with pytest.raises(UsageError, match=r"^fake is of size full in .* and of size smoke in .*: give two folders"):
+        list(command.compare(tmp_path / "full", tmp_path / "smoke", None))
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "verdict"),
+    [([0.0] * 4, [100.0] * 4, "worse"), ([1.0] * 4, [0.0] * 4, "better"), ([0.0], [1.0], "worse, too few runs")],
+)
+def test_copies_that_were_none_and_are_some_are_told(before: list[float], now: list[float], verdict: str) -> None:
+    copies = replace(FAKE, columns=(Column("copies", "copies", 3, better="less"),), beside={})
+
+    def result(values: list[float]) -> results.Result:
+        made = result_of(values)
+        for row in made.rows:
+            row["figures"] = {"copies": row["figures"]["rate_m_s"]}
+        return made
+
+    (line,) = lines_compared(copies, result(before), result(now))[1:]
+    assert f"{before[0]:.0f} -> {now[0]:.0f}" in line
+    assert line.endswith(f" {verdict}")
+
+
+def compared_at(tmp_path: Path, a: results.Result | None, b: results.Result | None, least: float) -> list[str]:
+    """Write both as results of the fake, beside an other that is the same, and compare."""
+    for name, result in (("a", a), ("b", b)):
         (tmp_path / name).mkdir()
-        result_of([rate]).write(tmp_path / name / "fake.json")
-    assert list(command.compare(tmp_path / "a", tmp_path / "b", 0.2))
-    with pytest.raises(command.BelowLeastError, match=r"below 0\.333 of A.*fake 1: rate_m_s 0\.250"):
-        list(command.compare(tmp_path / "a", tmp_path / "b", 0.333))
+        same = result_of([1.0])
+        same.head["experiment"] = "other"
+        same.write(tmp_path / name / "other.json")
+        if result is not None:
+            result.write(tmp_path / name / "fake.json")
+    return list(command.compare(tmp_path / "a", tmp_path / "b", least))
+
+
+@pytest.fixture
+def two(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "EXPERIMENTS", {"fake": FAKE, "other": replace(FAKE, name="other")})
+
+
+@pytest.mark.usefixtures("two")
+@pytest.mark.parametrize(("least", "fails"), [(0.2, False), (0.333, True)])
+def test_a_rate_below_its_least_part_fails_and_is_named(tmp_path: Path, least: float, fails: bool) -> None:
+    if fails:
+        with pytest.raises(command.BelowLeastError, match=r"below 0\.333 of A, or missing: fake 1: rate_m_s 0\.250$"):
+            compared_at(tmp_path, result_of([60.0]), result_of([15.0]), least)
+    else:
+        lines = compared_at(tmp_path, result_of([60.0]), result_of([15.0]), least)
+        assert lines[-2:] == ["fake: 1 gates (rate_m_s)", "other: 1 gates (rate_m_s)"]
+
+
+@pytest.mark.usefixtures("two")
+@pytest.mark.parametrize("lacking", ["experiment", "point", "figure", "yardstick", "left out"])
+def test_what_the_new_result_lacks_fails_and_is_named(tmp_path: Path, lacking: str) -> None:
+    now: results.Result | None = result_of([60.0])
+    why = "fake 1: rate_m_s is not there"
+    if lacking == "experiment":
+        now, why = None, "fake is not there"
+    elif lacking == "figure":
+        now = result_of([60.0])
+        now.rows[0]["figures"] = {"rate_m_s": None}
+    elif lacking == "yardstick":
+        now = result_of([60.0])
+        now.rows[0]["yardstick"] = {}
+    else:
+        now, why = result_of([60.0]), "fake 1: is not there"
+        now.rows[0]["point"] = {"speed": 2}
+        if lacking == "left out":
+            now.head["left_out"] = {"speed=1": "needs 9 GB"}
+            why = "fake 1: needs 9 GB"
+    with pytest.raises(command.BelowLeastError, match=f"or missing: {why}$"):
+        compared_at(tmp_path, result_of([60.0]), now, 0.3)
+
+
+@pytest.mark.usefixtures("two")
+def test_a_run_that_was_offered_a_rate_must_keep_up_with_it(tmp_path: Path) -> None:
+    def offered(rate_m_s: float) -> results.Result:
+        made = result_of([rate_m_s], 0.0)
+        made.rows[0] |= {"paced": True, "command": "python -m megaphone word-count --total-rate 200000 --seed 0"}
+        return made
+
+    with pytest.raises(command.BelowLeastError, match=r"fake 1: kept_of_offered 0\.200$"):
+        compared_at(tmp_path, offered(0.2), offered(0.04), 0.3)
+
+
+@pytest.mark.usefixtures("two")
+def test_an_experiment_without_a_rate_is_said_to_have_none(tmp_path: Path) -> None:
+    timed = result_of([1.0])
+    timed.rows[0]["figures"] = {"took_ms": 5.0}
+    assert compared_at(tmp_path, timed, timed, 0.3)[-2] == "fake: no gated rate: it only had to end"
 
 
 def test_folders_without_results_are_named(tmp_path: Path) -> None:

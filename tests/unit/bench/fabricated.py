@@ -197,7 +197,7 @@ def _memory(length: float, moves: list[list[float]], copies: bool, strategy: str
         moving = any(begin - 0.1 <= at <= end + 0.1 for begin, end in moves)
         extra = (200.0 if strategy == "sudden" else 15.0) if copies and moving else 0.0
         accounts.append([at, state + 120 + extra, state + extra, 4.0 + number % 3])
-        if number % 40 == 0:
+        if number % 3 == 0:
             pss.append([at, state + 210.0])
     return {"accounts": accounts, "pss": pss, "migrations": moves}
 

@@ -205,7 +205,7 @@ TARGETS: Final[tuple[Target, ...]] = (
     _mark("word count, arrays, 10 M keys, closed loop", _closed("vec", 10), 70, 90, **_RATE),
     replace(
         _mark("the same as a share of the yardstick: prefetched increments in 80 MB, 2 processes", _closed("vec", 10),
-              None, 0.7, **_RATE), unit="", digits=2, beside=marks.MARKS.beside["rate_m_s"],
+              None, 0.7, **_RATE), unit="", digits=2, beside=marks.LARGE,
     ),
     _mark("word count, arrays, 1 M keys, closed loop", _closed("vec", 1), 115, 150, **_RATE),
     _mark("word count, hash tables, 10 M keys, closed loop", _closed("hashmap", 10), 36, 45, **_RATE),

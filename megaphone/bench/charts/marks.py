@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from megaphone.bench.charts.data import groups_of, spread
 from megaphone.bench.charts.sheet import BLUE, GREY, Look, Sheet, empty, gid, name_panel
 from megaphone.bench.charts.words import count, is_paced, rounds, short
+from megaphone.bench.experiments.marks import YARDSTICK_WORDS, yardstick_of
 from megaphone.bench.table import shares
 
 if TYPE_CHECKING:
@@ -18,9 +19,9 @@ if TYPE_CHECKING:
     from megaphone.bench.results import Result
     from megaphone.bench.table import Group
 
-YARDSTICK: Final = "increments_80mb_prefetch_m_s_2"
 _ABOUT_YARDSTICK: Final = (
-    "The share is of what a C loop reached in the same minute: random increments in 80 MB, prefetched, by 2 processes."
+    "A share is of what C loops of 2 processes reached in the same minute: random increments in as much memory as the "
+    "counts take (8 MB for 1 M keys, 80 MB, prefetched, for 10 M), or records through a ring."
 )
 _COLUMNS: Final = {
     "rate_m_s": "reached\nM records/s", "p50_ms": "p50\nms", "p99_ms": "p99\nms", "p999_ms": "p99.9\nms",
@@ -66,8 +67,9 @@ def _draw_bars(panel: Axes, groups: Sequence[Group]) -> None:
         panel.barh(position, rate.middle, 0.62, color=_LOOK.colour, gid=gid("rate", *of.values()))
         if rate.least < rate.most:
             panel.hlines(position, rate.least, rate.most, color="black", linewidth=1.0)
-        found = shares(rows, "rate_m_s", YARDSTICK)
-        part = f"  ({statistics.median(found):.2f} of the yardstick)" if found else ""
+        beside = yardstick_of(of)
+        found = shares(rows, "rate_m_s", beside)
+        part = f"  ({statistics.median(found):.2f} of {YARDSTICK_WORDS[beside]})" if found else ""
         panel.annotate(f"{short(rate.middle)} M/s{part}", (rate.most, position), xytext=(4, 0),
                        textcoords="offset points", va="center", size=8.5)  # fmt: skip
     # Room for what is written beside the longest bar.

@@ -354,3 +354,18 @@ def test_nothing_but_drawing_needs_matplotlib() -> None:
     )
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
+
+
+def test_a_rate_is_a_share_of_what_its_own_state_or_a_ring_would_allow() -> None:
+    result = fabricated.result("marks", "full", 1)
+    for row in result.rows:
+        row["figures"]["rate_m_s"] = 10.0
+        row["yardstick"] = {"increments_8mb_m_s_2": 100.0, "increments_80mb_prefetch_m_s_2": 50.0,
+                            "ring_m_records_s": 20.0}  # fmt: skip
+    panel = DRAWINGS["marks"](result)["marks"].panels[0]
+    names = [label.get_text() for label in panel.get_yticklabels()]
+    told = dict(zip(names, (text.get_text() for text in panel.texts), strict=True))
+    for name, share in {"10 M keys": "0.20 of increments in 80 MB", "1 M keys": "0.10 of increments in 8 MB",
+                        "exchange": "0.50 of records through a ring"}.items():  # fmt: skip
+        (text, *_) = [text for mark, text in told.items() if f" {name}" in mark or mark.startswith(name)]
+        assert share in text

@@ -27,7 +27,8 @@ MACHINE_FIGURES = {
     "copy_1m_gb_s_1": 21.0, "copy_1m_gb_s_2": 40.0, "copy_256m_gb_s_1": 7.1, "copy_256m_gb_s_2": 11.0,
     "increments_8mb_m_s_1": 210.0, "increments_8mb_m_s_2": 400.0, "increments_80mb_m_s_1": 41.0,
     "increments_80mb_m_s_2": 77.0, "increments_80mb_prefetch_m_s_1": 70.0, "increments_80mb_prefetch_m_s_2": 130.0,
-    "ring_m_records_s": 420.0, "hop_ns": 62.0, "futex_wake_us_p50": 9.0, "futex_wake_us_p99": 31.0,
+    "ring_m_records_s": 420.0, "hop_ns": 62.0, "held_up_ms_p99": 0.07, "held_up_ms_p999": 1.2,
+    "futex_wake_us_p50": 9.0, "futex_wake_us_p99": 31.0,
     "first_touch_us_per_page_1": 0.45, "first_touch_us_per_page_2": 0.6,
 }  # fmt: skip
 # Highest latency in a migration and its length, in ms, for 2^24 keys in 2^10 bins, by (transfer, strategy).

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from typing import TYPE_CHECKING, Any, Final
 
-from megaphone.bench.charts.data import groups_of, spread
+from megaphone.bench.charts.data import Spread, groups_of, spread
 from megaphone.bench.charts.sheet import BLUE, GREY, Look, Sheet, empty, gid, name_panel
 from megaphone.bench.charts.words import count, is_paced, rounds, short
 from megaphone.bench.experiments.marks import YARDSTICK_WORDS, yardstick_of
@@ -37,7 +37,7 @@ def draw(result: Result) -> dict[str, Sheet]:
     """Return the chart of a result of ``marks``."""
     groups = groups_of(result, "mark")
     free = [group for group in groups if group[0]["mark"] != _EMPTY and not all(map(is_paced, group[1]))]
-    asked = [group for group in groups if group not in free or spread(group[1], "grow_pause_ms")]
+    asked = [group for group in groups if group not in free or _figure(group, "grow_pause_ms")]
     lines = [len(free) + 2.0, 1.4 * len(asked) + 2.0]
     sheet = Sheet(
         result, "What the project promises: closed loops, latency at given rates, moves, and empty times",
@@ -88,7 +88,7 @@ def _draw_table(panel: Axes, groups: Sequence[Group]) -> None:
     panel.set_xticks([])
     panel.set_yticks([position + 0.5 for position in range(len(groups))], [_name(of) for of, _ in groups])
     panel.tick_params(length=0)
-    named = {name: title for name, title in _COLUMNS.items() if any(spread(rows, name) for _, rows in groups)}
+    named = {name: title for name, title in _COLUMNS.items() if any(_figure(group, name) for group in groups)}
     if not named:
         empty(panel, "not measured" if not groups else "no figures")
         return
@@ -97,7 +97,7 @@ def _draw_table(panel: Axes, groups: Sequence[Group]) -> None:
     for position, (of, rows) in enumerate(groups):
         panel.axhline(position, color="#DDDDDD", linewidth=0.6)
         for number, name in enumerate(named, start=1):
-            found = spread(rows, name)
+            found = _figure((of, rows), name)
             told = short(found.middle) if found else "–"
             has_spread = found is not None and found.least < found.most
             panel.text(number / len(named), position + (0.36 if has_spread else 0.5), told, ha="right", va="center",
@@ -105,6 +105,12 @@ def _draw_table(panel: Axes, groups: Sequence[Group]) -> None:
             if found is not None and has_spread:
                 panel.text(number / len(named), position + 0.76, f"{short(found.least)}–{short(found.most)}",
                            ha="right", va="center", size=6.5, color=GREY)  # fmt: skip
+
+
+def _figure(group: Group, name: str) -> Spread | None:
+    """Return a figure of a point; growth only of one that inserts while it runs, since it counts loading, too."""
+    of, rows = group
+    return None if name == "grow_pause_ms" and not of["mark"].startswith("inserting") else spread(rows, name)
 
 
 def _name(of: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ import statistics
 from typing import TYPE_CHECKING, Any, Final
 
 from megaphone.bench import targets
+from megaphone.bench.experiments.marks import YARDSTICK_WORDS, yardstick_of
 from megaphone.bench.experiments.nexmark import FLEX_OVER_PLAIN, ORIGINAL_FLEX_HALF_P99_MS, ORIGINAL_FLEX_M_S
 from megaphone.bench.table import figures, grouped, ratios, shares
 from megaphone.errors import UsageError
@@ -60,7 +61,8 @@ def nexmark_of(results: Mapping[str, Result]) -> list[str]:
         "query", "plain, M events/s", "flex, M events/s", "flex/plain", "original's flex, M/s", "flex/original's",
         "p99 at half, plain, ms", "flex, ms", "original's flex, ms",
     ]  # fmt: skip
-    return targets.markdown_table(header, rows)
+    lacking = targets.incomplete({"nexmark": result})
+    return [*targets.markdown_table(header, rows), *(line for told in lacking for line in ("", told))]
 
 
 _RATES: Final[Mapping[str, Mapping[str, Value]]] = {
@@ -78,7 +80,6 @@ _LATENCIES: Final[Mapping[str, Mapping[str, Value]]] = {
     "6 M records/s, 4 workers on 2 cores": {"mark": "6 M/s, 4 workers"},
     "5 M records/s, hash table that fills with 10 M keys": {"mark": "inserting, 5 M/s"},
 }
-_INCREMENTS: Final = "increments_80mb_prefetch_m_s_2"
 
 
 def rates_of(results: Mapping[str, Result]) -> list[str]:
@@ -90,10 +91,11 @@ def rates_of(results: Mapping[str, Result]) -> list[str]:
     rows = []
     for what, of in _RATES.items():
         mine = _marks(results, of)
-        rates, parts = figures(mine, "rate_m_s"), shares(mine, "rate_m_s", _INCREMENTS)
-        part = f"{statistics.median(parts):.2f}" if parts else _NOTHING
+        beside = yardstick_of(mine[0]["point"]) if mine else ""
+        rates, parts = figures(mine, "rate_m_s"), shares(mine, "rate_m_s", beside)
+        part = f"{statistics.median(parts):.2f} of {YARDSTICK_WORDS[beside]}" if parts else _NOTHING
         rows.append([what, *_spread(rates, " M"), part])
-    return targets.markdown_table(["", "records/s", "least–most", "of the yardstick"], rows)
+    return targets.markdown_table(["", "records/s", "least–most", "share of C loops"], rows)
 
 
 def latencies_of(results: Mapping[str, Result]) -> list[str]:

@@ -4,10 +4,14 @@
 
 A promise names the experiment, the point and the figure, so the table cannot say anything that no result has.  Figures
 of the smoke size promise nothing, and what a result lacks is said to be lacking.
+
+The median decides, as far as it can: one run close to its bound decides nothing, runs on both sides of it are said to
+be, and of pairs the bound must lie outside of an interval that has their true median in 19 of 20 cases.
 """
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -24,9 +28,14 @@ if TYPE_CHECKING:
     from megaphone.bench.results import Result
 
 Bound = Literal["at least", "at most", "exactly"]
-Verdict = Literal["reached", "stretch reached", "missed", "stretch missed", "not measured"]
 _SIGNS: Final[dict[Bound, str]] = {"at least": "≥", "at most": "≤", "exactly": "="}
 _NOTHING: Final = "–"
+_ONE_RUN_MARGIN: Final = 0.15
+"""A single run that is closer to its bound than that could as well have been on the other side."""
+_SURE: Final = 0.95
+_INTERVAL: Final = (
+    "Of ratios of pairs, *median* says between what their true median lies in 19 of 20 cases, by the sign test."
+)
 HEADER: Final = ("what", "to reach", "stretch", "measured", "least–most", "runs", "verdict", "command")
 
 
@@ -82,17 +91,41 @@ class Measured:
     command: str
 
     @property
-    def verdict(self) -> Verdict:
-        """Whether the median is where it has to be."""
+    def verdict(self) -> str:
+        """Whether the median is where it has to be, and how sure that is."""
         target = self.target
         if not self.values:
             return "not measured"
         middle = statistics.median(self.values)
-        if target.reach is not None and not target.holds(middle, target.reach):
-            return "missed"
-        if target.stretch is not None and target.holds(middle, target.stretch):
-            return "stretch reached"
-        return "reached" if target.reach is not None else "stretch missed"
+        decided = target.reach is None or not self._is_open(target.reach)
+        beyond = target.stretch is not None and target.holds(middle, target.stretch)
+        if target.stretch is not None and beyond and decided and not self._is_open(target.stretch):
+            return f"stretch reached{self._doubt(target.stretch)}"
+        if target.reach is None:
+            open_one = target.stretch is not None and self._is_open(target.stretch)
+            return self._undecided() if open_one else f"stretch missed{self._doubt(target.stretch)}"
+        if not decided:
+            return self._undecided()
+        return f"{'reached' if target.holds(middle, target.reach) else 'missed'}{self._doubt(target.reach)}"
+
+    def _is_open(self, bound: float) -> bool:
+        """Whether the runs do not tell on which side of a bound the figure is; counts that are exact always do."""
+        if self.target.bound == "exactly":
+            return False
+        if len(self.values) == 1:
+            return abs(self.values[0] - bound) <= _ONE_RUN_MARGIN * abs(bound)
+        between = median_between(self.values) if isinstance(self.target.figure, Pair) else None
+        return between is not None and self.target.holds(between[0], bound) != self.target.holds(between[1], bound)
+
+    def _undecided(self) -> str:
+        runs = len(self.values)
+        return f"not decided ({runs} {'pair' if isinstance(self.target.figure, Pair) else 'run'}{'s' * (runs > 1)})"
+
+    def _doubt(self, bound: float | None) -> str:
+        if isinstance(self.target.figure, Pair) and median_between(self.values) is not None:
+            return ""  # the interval is what tells, not the single pair
+        sides = {self.target.holds(value, bound) for value in self.values} if bound is not None else set()
+        return ", not in all runs" if len(sides) > 1 else ""
 
     def cells(self) -> list[str]:
         """Return the line of the table but for the command, a text for each of `HEADER`."""
@@ -106,11 +139,49 @@ class Measured:
                 for value in (statistics.median(self.values), min(self.values), max(self.values))
             )
             told = [f"{middle}{_unit(target)}", f"{least}–{most}" if len(self.values) > 1 else _NOTHING]
+            between = median_between(self.values) if isinstance(target.figure, Pair) else None
+            if between is not None:
+                told[1] += f" (median {between[0]:.{target.digits}f}–{between[1]:.{target.digits}f})"
         return [target.what, *bounds, *told, str(len(self.values)), self.verdict]
 
 
 def _unit(target: Target) -> str:
     return f" {target.unit}" if target.unit else ""
+
+
+def median_between(values: Sequence[float]) -> tuple[float, float] | None:
+    """Return between which two of the values the true median lies in 95 % of all cases, by the sign test; None of few.
+
+    It assumes nothing of how they are spread: that all of n lie on one side of it has a chance of 2 / 2^n.
+
+    >>> median_between([1.0, 1.1, 1.2, 1.3, 1.4])
+    >>> median_between([7, 1, 2, 3, 4, 5, 6, 8, 9])
+    (2, 8)
+    """
+    n, outside = len(values), 0
+    found = None
+    for cut in range(n // 2):
+        outside += math.comb(n, cut)
+        if 1 - 2 * outside / 2**n < _SURE:
+            break
+        found = sorted(values)[cut], sorted(values)[n - 1 - cut]
+    return found
+
+
+def incomplete(results: Mapping[str, Result]) -> list[str]:
+    """Return a line for each result that has not all points of its experiment."""
+    # The catalog knows all experiments, of which this module needs a few.
+    from megaphone.bench.catalog import EXPERIMENTS
+
+    lines = []
+    for name, result in results.items():
+        if name not in EXPERIMENTS:
+            continue
+        wanted = [point.parameters for point in EXPERIMENTS[name].points(result.head["size"])]
+        there = [parameters for parameters, _ in grouped(result) if parameters in wanted]
+        if len(there) < len(wanted):
+            lines.append(f"incomplete: {len(there)} of {len(wanted)} points of {name}")
+    return lines
 
 
 def measured(target: Target, results: Mapping[str, Result]) -> Measured:
@@ -149,7 +220,7 @@ def lines_of(results: Mapping[str, Result]) -> list[str]:
     # Commands are of any length: they stand at the end, flush left.
     table = aligned(HEADER[:-1], [one.cells() for one in found], left=1)
     commands = [HEADER[-1], *(f"{one.why}: {one.command}" if one.why else one.command for one in found)]
-    return [f"{line}  {command}" for line, command in zip(table, commands, strict=True)]
+    return [*(f"{line}  {command}" for line, command in zip(table, commands, strict=True)), *incomplete(results)]
 
 
 def markdown_of(results: Mapping[str, Result]) -> list[str]:
@@ -158,7 +229,11 @@ def markdown_of(results: Mapping[str, Result]) -> list[str]:
     for one in (measured(target, results) for target in TARGETS):
         why = f"{one.why}: " if one.why else ""
         rows.append([*one.cells(), f"{why}`{one.command}`"])
-    return markdown_table(HEADER, rows)
+    return [*markdown_table(HEADER, rows), *_paragraph(incomplete(results)), "", _INTERVAL]
+
+
+def _paragraph(lines: Sequence[str]) -> list[str]:
+    return ["", f"{'; '.join(lines)}.".replace("incomplete", "Incomplete", 1)] if lines else []
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -205,7 +280,7 @@ TARGETS: Final[tuple[Target, ...]] = (
     _mark("word count, arrays, 10 M keys, closed loop", _closed("vec", 10), 70, 90, **_RATE),
     replace(
         _mark("the same as a share of the yardstick: prefetched increments in 80 MB, 2 processes", _closed("vec", 10),
-              None, 0.7, **_RATE), unit="", digits=2, beside=marks.MARKS.beside["rate_m_s"],
+              None, 0.7, **_RATE), unit="", digits=2, beside=marks.LARGE,
     ),
     _mark("word count, arrays, 1 M keys, closed loop", _closed("vec", 1), 115, 150, **_RATE),
     _mark("word count, hash tables, 10 M keys, closed loop", _closed("hashmap", 10), 36, 45, **_RATE),

@@ -49,6 +49,7 @@ def execute(
     memory: int | str | None = None,
     ring_cells: int | None = None,
     measure_memory: bool = False,
+    pss_seconds: float | None = None,
     on_tick: Callable[[Running], None] | None = None,
 ) -> Result:
     """Run a dataflow in worker processes, and return when it is empty and they have ended.
@@ -71,6 +72,8 @@ def execute(
         ring_cells: cells of the ring between two workers, a power of two; 1024 by default.
         measure_memory: sample what all processes occupy together, at most once a second and for a thousandth of
             the time; a sample costs about 1 ms for each 100 MB and process.
+        pss_seconds: with measure_memory, seconds from one such sample to the next, at best every tick of on_tick,
+            whatever it costs.
         on_tick: called here about four times a second while the workers run; an exception ends the run.
 
     Raises:
@@ -102,8 +105,9 @@ def execute(
             run_memory = RunMemory.create(graph, limits, memory_fd)
             try:
                 supervisor = Supervisor(
-                    program, graph, run_memory, signals, measure_memory=measure_memory, on_tick=on_tick
-                )
+                    program, graph, run_memory, signals, measure_memory=measure_memory,
+                    pss_seconds=pss_seconds, on_tick=on_tick,
+                )  # fmt: skip
                 return _supervise(supervisor, graph, run_memory)
             finally:
                 run_memory.close()

@@ -112,6 +112,7 @@ class Supervisor:
         memory: both regions.
         signals: that are held back.
         measure_memory: whether to sample what all processes occupy together.
+        pss_seconds: from one reading of PSS to the next; None: so seldom that it takes a thousandth of the time.
         on_tick: called about four times a second; what it raises ends the run.
 
     Attributes:
@@ -129,6 +130,7 @@ class Supervisor:
         signals: DeferredSignals,
         *,
         measure_memory: bool = False,
+        pss_seconds: float | None = None,
         on_tick: Callable[[Running], None] | None = None,
     ) -> None:
         self.children: list[Child] = []
@@ -137,7 +139,7 @@ class Supervisor:
         self.pss_bytes_max = 0
         self._next_sample = 0.0
         self._program, self._graph, self._memory, self._signals = program, graph, memory, signals
-        self._measure_memory, self._on_tick = measure_memory, on_tick
+        self._measure_memory, self._pss_seconds, self._on_tick = measure_memory, pss_seconds, on_tick
         self._poll = select.poll()
         self._handlers: dict[int, Callable[[], None]] = {}
         self._grower: Grower | None = None
@@ -334,9 +336,12 @@ class Supervisor:
             pids = [os.getpid(), *(child.process.pid for child in self.children)]
             pss_bytes = sum(_pss_bytes(pid) for pid in pids)
             self.pss_bytes_max = max(self.pss_bytes_max, pss_bytes)
-            # The kernel walks page tables for it, on a core that a worker wants: at most a thousandth of the time.
             ended = time.monotonic()
-            self._next_sample = ended + max(1.0, SAMPLE_SHARE * (ended - started))
+            if self._pss_seconds is not None:
+                self._next_sample = started + self._pss_seconds
+            else:
+                # The kernel walks page tables for it, on a core that a worker wants: at most a thousandth of the time.
+                self._next_sample = ended + max(1.0, SAMPLE_SHARE * (ended - started))
         control, slots = self._memory.control, range(len(self.children))
         self.memory_history.add(
             MemorySample(

@@ -261,6 +261,14 @@ def _add_word_count(command: Parser) -> None:
         help="also keep latency around each migration in slices of 10 ms, for the JSON report; without migrations, "
         "around a third and two thirds of the run",
     )
+    keys.add_argument(
+        "--pss-interval",
+        dest="pss_interval_s",
+        type=as_number,
+        metavar="S",
+        help="seconds from one reading of PSS to the next, at best 0.25 (default as often as costs a thousandth of the "
+        "time)",
+    )
     text = command.add_argument_group("words of text")
     text.add_argument(
         "--text",

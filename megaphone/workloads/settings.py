@@ -204,6 +204,8 @@ class WordCountSettings(CountSettings):
         preload: load every key before the clock starts.
         slices: keep latency around each migration in slices of 10 ms; with migration "none", around the times at
             which the built-in strategies move. Needs a rate.
+        pss_interval_s: seconds from one reading of PSS to the next, at best four a second; None is as often as costs a
+            thousandth of the time.
     """
 
     rate_per_worker: float | None = 100_000.0
@@ -212,6 +214,7 @@ class WordCountSettings(CountSettings):
     validate: bool = False
     preload: bool = True
     slices: bool = False
+    pss_interval_s: float | None = None
 
     @property
     def duration_ns(self) -> int:
@@ -222,6 +225,8 @@ class WordCountSettings(CountSettings):
         """Refuse what cannot be run; see `RunSettings.check`."""
         super().check()
         check_seconds("--duration", self.duration_s)
+        if self.pss_interval_s is not None:
+            check_seconds("--pss-interval", self.pss_interval_s)
         check_whole("--domain", self.domain, 1, DOMAIN_MAX, " keys")
         if self.slices and self.rate_per_worker is None:
             message = "--slices: with --rate max no record is due at any time: give a --rate, or leave --slices out"

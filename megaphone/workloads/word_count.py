@@ -196,7 +196,8 @@ def run_synthetic(settings: WordCountSettings) -> Report:
     with ProgressLine(total, "records") as line:
         result = execute(
             partial(build, settings), workers=settings.workers, drive=partial(drive, settings),
-            memory=settings.memory_bytes, measure_memory=True, on_tick=partial(show_records, line),
+            memory=settings.memory_bytes, measure_memory=True, pss_seconds=settings.pss_interval_s,
+            on_tick=partial(show_records, line),
         )  # fmt: skip
     if settings.validate:
         validate(result.returned)

@@ -176,6 +176,13 @@ def test_nothing_is_sampled_in_a_run_that_does_not_ask_for_it() -> None:
     assert (result.memory_samples, result.counter("pinned_bytes_max")) == ((), 0)
 
 
+def test_pss_is_read_as_often_as_it_is_asked_for_whatever_it_costs() -> None:
+    drive = partial(programs.wait_for_the_clock, 0.8)
+    result = execute(programs.exchange, 2, drive, memory="16M", measure_memory=True, pss_seconds=1e-9)
+    assert len(result.memory_samples) > 1
+    assert [sample for sample in result.memory_samples if sample.pss_bytes is None] == []
+
+
 def test_a_worker_sees_the_callers_arguments_and_no_descriptor_of_its_siblings() -> None:
     returned = execute(programs.exchange, 3, programs.arguments, memory="16M").returned
     assert [told[:3] for told in returned] == [(index, sys.argv, os.getpid()) for index in range(3)]

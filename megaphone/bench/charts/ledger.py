@@ -37,8 +37,13 @@ if TYPE_CHECKING:
     from megaphone.bench.results import Result
     from megaphone.bench.table import Group
 
+_JUMBO: Final = "jumbo"
+_SMALL: Final = 4096
+"""Records of a batch below which what a batch costs outgrows everything else."""
+_ALLOCATION: Final = "allocation_ns_per_record"
 _LEFT: Final = {"rate_m_s": "rate\nM records/s"}
 _RIGHT: Final = {
+    "copies_ns_per_record": "of it copying\nns per record", _ALLOCATION: "of it allocation\nns per record",
     "copies_per_record": "copies\nper record", "fresh_per_k_batches": "fresh allocations\nper 1,000 batches",
     "faults_per_m_records": "page faults\nper M records",
 }  # fmt: skip
@@ -63,24 +68,30 @@ def draw(result: Result) -> dict[str, Sheet]:
     keys = [Key(_PARTS[part][0], Look(_PARTS[part][1]), is_area=True) for part in there]
     keys += [Key("thin bar: the system's part of the same time", Look(BLACK), is_area=True),
              Key("page faults: their number × a first touch", Look(VERMILLION, "^", ""))]  # fmt: skip
+    small = [number for number, (of, _) in enumerate(groups) if of["batch"] < _SMALL and of["way"] != _JUMBO]
+    parts = [numbers for numbers in ([n for n in range(len(groups)) if n not in small], small) if numbers]
+    sizes = [len(numbers) + 1.5 for numbers in parts] or [1.0]
+    inches = 1.5 * ROW_INCHES * sum(sizes) / len(sizes)
     sheet = Sheet(
         result, "What a record costs on each way through the engine",
         [
             "keep: records are read by the worker that made them; exchange: sent to the worker of their key; arrays: "
             "the same, from the user's own arrays; own: the reader takes copies of its own; broadcast: a reference for "
             "every worker; tee: two readers; views: an exchange whose reader keeps its last 64 batches; jumbo: an "
-            "exchange in batches of four slabs, whatever the label says.",
+            "exchange in batches of four slabs. Ways with small batches, which cost far more, have axes of their own.",
             "Batches are in records; their columns have 8 bytes each. Bars of processor time are of the round with the "
             "median, over all workers. Copies, allocation and rest do not overlap; system time and page faults lie "
             "within them, wherever a page was touched. The time of page faults is an estimate, and the system's is "
             f"sampled by the kernel at its ticks. {rounds(result.rows)}"
         ],
-        keys, columns=2 + len(_RIGHT), panel_inches=(2.9, 1.5 * ROW_INCHES * len(groups) + 0.7), sharey=True,
-        width_ratios=[1, 2.2, *(1 for _ in _RIGHT)],
+        keys, rows=max(len(parts), 1), columns=2 + len(_RIGHT), panel_inches=(2.6, inches + 0.4), sharey="row",
+        height_ratios=sizes, width_ratios=[1, 2.2, *(1 for _ in _RIGHT)],
     )  # fmt: skip
-    panels, labels = sheet.panels, [_name(of) for of, _ in groups]
-    draw_rows([panels[0], *panels[2:]], groups, _LEFT | _RIGHT, labels, [GREY] * len(groups))
-    _draw_split(panels[1], groups, split, there)
+    for panels, numbers in zip(sheet.axes, parts, strict=False):
+        mine = [groups[number] for number in numbers]
+        colours = [GREY] * len(mine)
+        draw_rows([panels[0], *panels[2:]], mine, _LEFT | _RIGHT, [_name(of) for of, _ in mine], colours)
+        _draw_split(panels[1], mine, [split[number] for number in numbers], there)
     return {"ledger": sheet}
 
 
@@ -116,7 +127,9 @@ def _draw_split(
         most = max(most, found.most)
         left = 0.0
         for part in there:
-            panel.barh(position - 0.1, parts[part], 0.5, left=left, color=_PARTS[part][1], gid=gid(*of.values(), part))
+            # What has a panel of its own is named there.
+            name = None if part == _ALLOCATION else gid(*of.values(), part)
+            panel.barh(position - 0.1, parts[part], 0.5, left=left, color=_PARTS[part][1], gid=name)
             left += parts[part]
         if found.least < found.most:
             panel.hlines(position - 0.1, found.least, found.most, color="black", linewidth=1.0)
@@ -135,6 +148,9 @@ def _name(of: Mapping[str, Any]) -> str:
 
     >>> _name({"way": "keep", "batch": 8192, "columns": 2, "workers": 1})
     'keep: batches of 8,192, 2 columns, 1 worker'
+    >>> _name({"way": "jumbo", "batch": 8192, "columns": 2, "workers": 2})
+    'jumbo: batches of 4 slabs, 2 columns, 2 workers'
     """
     parts = [f"{of[name]} {name if of[name] > 1 else name[:-1]}" for name in ("columns", "workers")]
-    return f"{of['way']}: batches of {of['batch']:,}, {', '.join(parts)}"
+    batch = "4 slabs" if of["way"] == _JUMBO else f"{of['batch']:,}"
+    return f"{of['way']}: batches of {batch}, {', '.join(parts)}"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from megaphone.bench.charts.data import Spread, spread
 from megaphone.bench.charts.sheet import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, Sheet, gid
 from megaphone.bench.charts.words import rounds, short
+from megaphone.bench.yardstick import NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,7 +37,8 @@ _WORDS: Final = {
 
 def draw(result: Result) -> dict[str, Sheet]:
     """Return the chart of a result of ``machine``."""
-    names = list(dict.fromkeys(name for row in result.rows for name in row["figures"]))
+    # Also those that a result of an older version has not: what is missing is told in its place.
+    names = list(dict.fromkeys([*NAMES, *(name for row in result.rows for name in row["figures"])]))
     panels: dict[str, dict[str, Spread | None]] = {}
     for name in names:
         panels.setdefault(_unit(name)[1], {})[name] = spread(result.rows, name)
@@ -57,9 +59,12 @@ def _draw_bars(panel: Axes, unit: str, figures: Mapping[str, Spread | None]) -> 
     panel.set_ylim(len(figures) - 0.4, -0.6)
     panel.grid(visible=False, axis="y")
     panel.margins(x=0.12)
+    if not any(figures.values()):
+        panel.set_xlim(0, 1)
+        panel.set_xticks([])
     for position, (name, found) in enumerate(figures.items()):
         if found is None:
-            panel.annotate("no figure", (0, position), xytext=(4, 0), textcoords="offset points", va="center",
+            panel.annotate("not in this result", (0, position), xytext=(4, 0), textcoords="offset points", va="center",
                            size=8, color=GREY)  # fmt: skip
             continue
         sign, _, colour = _unit(name)

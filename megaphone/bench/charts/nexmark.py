@@ -25,6 +25,8 @@ _WINDOWS: Final = {"12h": "windows as the queries have them (hours): none closes
 _ORIGINAL: Final = {"highest_m_s": ORIGINAL_FLEX_M_S, "half_p99_ms": ORIGINAL_FLEX_HALF_P99_MS}
 _ORIGINAL_LOOK: Final = Look(BLACK, width=2.0)
 _BAR: Final = 0.38
+_LABEL_REACH: Final = 1.5
+"""Ratio of coordinates that a label covers above its mark, on an axis of two decades."""
 
 
 def draw(result: Result) -> dict[str, Sheet]:
@@ -86,5 +88,9 @@ def _draw(panel: Axes, groups: Sequence[Group], figure: str) -> None:
                 panel.bar(x, found.middle, _BAR, color=look.colour, gid=name)
             if found.least < found.most:
                 panel.vlines(x, found.least, found.most, color="black", linewidth=1.0)
-            panel.annotate(short(found.middle), (x, found.most), xytext=(0, 4), textcoords="offset points",
-                           ha="center", size=7, path_effects=halo)  # fmt: skip
+            original = _ORIGINAL[figure].get(query, 0.0) if groups[0][0]["windows"] == "12h" else 0.0
+            # A label above its mark would lie on the original's line where that is a little higher.
+            below = panel.get_yscale() == "log" and found.middle < original < _LABEL_REACH * found.most
+            end, points, grows = (found.least, -5, "top") if below else (found.most, 4, "baseline")
+            panel.annotate(short(found.middle), (x, end), xytext=(0, points), textcoords="offset points",
+                           ha="center", va=grows, size=7, path_effects=halo, gid=f"{name}-label")  # fmt: skip

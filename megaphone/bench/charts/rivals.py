@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from megaphone.bench.charts.data import groups_of, having, values_of
 from megaphone.bench.charts.rows import ROW_INCHES, draw_rows
-from megaphone.bench.charts.sheet import BLUE, GREY, VERMILLION, Key, Look, Sheet
+from megaphone.bench.charts.sheet import BLUE, GREEN, GREY, VERMILLION, Key, Look, Sheet
 from megaphone.bench.charts.words import count, rounds
 
 if TYPE_CHECKING:
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from megaphone.bench.table import Group
 
 _ENGINE: Final = "engine"
+# It counts what it makes itself: nobody who exchanges records can be faster.
+_CEILING: Final = "plain"
 _FIGURES: Final = {
     "count": {"rate_m_s": "records counted (more is better)\nM records/s"},
     "transport": {"sent_gb_s": "sent (more is better)\nGB/s", "one_way_us_p50": "one way, median (less is better)\nµs",
@@ -37,13 +39,15 @@ def _sheet(result: Result, groups: Sequence[Group], job: str) -> Sheet:
     groups = sorted(groups, key=lambda group: tasks.index((group[0]["keys"], group[0]["batch_kib"])))
     rows = [row for _, members in groups for row in members]
     figures = _FIGURES.get(job, _FIGURES["count"])
+    keys = [Key("this engine", Look(VERMILLION), is_area=True), Key("others", Look(BLUE), is_area=True)]
+    if any(of["rival"] == _CEILING for of, _ in groups):
+        keys.append(Key("ceiling: no exchange", Look(GREEN), is_area=True))
     sheet = Sheet(
         result, _TITLES.get(job, f"{job} by this engine and by what else there is"),
         [f"In turns on the same machine, with the same records. {rounds(rows)}"],
-        [Key("this engine", Look(VERMILLION), is_area=True), Key("others", Look(BLUE), is_area=True)],
-        columns=len(figures), panel_inches=(9.0 / len(figures) + 1, ROW_INCHES * len(groups) + 0.7), sharey=True,
+        keys, columns=len(figures), panel_inches=(9.0 / len(figures) + 1, ROW_INCHES * len(groups) + 0.7), sharey=True,
     )  # fmt: skip
-    colours = [VERMILLION if of["rival"] == _ENGINE else BLUE for of, _ in groups]
+    colours = [{_ENGINE: VERMILLION, _CEILING: GREEN}.get(of["rival"], BLUE) for of, _ in groups]
     missing = [_why(members) for _, members in groups]
     draw_rows(sheet.panels, groups, figures, [_name(of) for of, _ in groups], colours, missing)
     for panel in sheet.panels:

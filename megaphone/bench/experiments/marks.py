@@ -9,6 +9,8 @@ from megaphone.bench.experiment import START_SECONDS, Column, Experiment, Point,
 from megaphone.bench.experiments.reports import LATENCY, NS_PER_MS, RATE, last_migration, rate_and_latency, word_count
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from megaphone.bench.experiment import Report, Value
 
 _SECONDS: Final[dict[Size, float]] = {"smoke": 1.0, "full": 5.0}
@@ -16,7 +18,28 @@ _MIGRATION_SECONDS: Final[dict[Size, float]] = {"smoke": 1.5, "full": 6.0}
 # A smoke run has fewer keys, so that filling the state takes no time; its points keep their names.
 _KEYS_SHARE: Final[dict[Size, int]] = {"smoke": 10, "full": 1}
 _EMPTY_TIMES: Final[dict[Size, int]] = {"smoke": 2_000, "full": 50_000}
+_SMALL_KEYS: Final = 1_000_000
 _EXCHANGE_RECORDS: Final[dict[Size, int]] = {"smoke": 20_000_000, "full": 300_000_000}
+
+
+LARGE: Final = "increments_80mb_prefetch_m_s_2"
+SMALL: Final = "increments_8mb_m_s_2"
+RING: Final = "ring_m_records_s"
+YARDSTICK_WORDS: Final[dict[str, str]] = {
+    LARGE: "increments in 80 MB", SMALL: "increments in 8 MB", RING: "records through a ring",
+}  # fmt: skip
+"""What a rate may be a share of, in words."""
+
+
+def yardstick_of(of: Mapping[str, Value]) -> str:
+    """Return the yardstick of a point's rate: as many counts as its state has, or what transport alone is beside.
+
+    >>> yardstick_of({"mark": "closed loop", "backend": "vec", "keys": 1_000_000})
+    'increments_8mb_m_s_2'
+    """
+    if of["mark"] == "exchange":
+        return RING
+    return SMALL if int(of.get("keys", 0)) <= _SMALL_KEYS else LARGE
 
 
 def _points(size: Size) -> list[Point]:
@@ -87,7 +110,8 @@ MARKS: Final = Experiment(
         Column("fresh_after_warmup", "fresh", 0, better="less"),
         Column("grow_pause_ms", "growth ms", 3, better="less"), Column("empty_us", "empty us", 1, better="less"),
     ),
-    beside={"rate_m_s": "increments_80mb_prefetch_m_s_2"},
-    recorded=("held_up_ms_p99",),
+    # The first fits 10 M keys; a row has all that `yardstick_of` may name.
+    beside={"rate_m_s": LARGE},
+    recorded=("held_up_ms_p99", SMALL, RING),
     repeat={"smoke": 1, "full": 7},
 )  # fmt: skip

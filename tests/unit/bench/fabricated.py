@@ -27,7 +27,8 @@ MACHINE_FIGURES = {
     "copy_1m_gb_s_1": 21.0, "copy_1m_gb_s_2": 40.0, "copy_256m_gb_s_1": 7.1, "copy_256m_gb_s_2": 11.0,
     "increments_8mb_m_s_1": 210.0, "increments_8mb_m_s_2": 400.0, "increments_80mb_m_s_1": 41.0,
     "increments_80mb_m_s_2": 77.0, "increments_80mb_prefetch_m_s_1": 70.0, "increments_80mb_prefetch_m_s_2": 130.0,
-    "ring_m_records_s": 420.0, "hop_ns": 62.0, "futex_wake_us_p50": 9.0, "futex_wake_us_p99": 31.0,
+    "ring_m_records_s": 420.0, "hop_ns": 62.0, "held_up_ms_p99": 0.07, "held_up_ms_p999": 1.2,
+    "futex_wake_us_p50": 9.0, "futex_wake_us_p99": 31.0,
     "first_touch_us_per_page_1": 0.45, "first_touch_us_per_page_2": 0.6,
 }  # fmt: skip
 # Highest latency in a migration and its length, in ms, for 2^24 keys in 2^10 bins, by (transfer, strategy).
@@ -197,7 +198,7 @@ def _memory(length: float, moves: list[list[float]], copies: bool, strategy: str
         moving = any(begin - 0.1 <= at <= end + 0.1 for begin, end in moves)
         extra = (200.0 if strategy == "sudden" else 15.0) if copies and moving else 0.0
         accounts.append([at, state + 120 + extra, state + extra, 4.0 + number % 3])
-        if number % 40 == 0:
+        if number % 3 == 0:
             pss.append([at, state + 210.0])
     return {"accounts": accounts, "pss": pss, "migrations": moves}
 

@@ -215,3 +215,20 @@ def test_the_commands_are_in_the_program() -> None:
     assert parsed("bench", "list").command == "bench list"
     assert parsed("bench", "compare", "a", "b").command == "bench compare"
     assert parsed("bench", "targets", "a", "--markdown").markdown == "targets"
+
+
+def test_pss_is_told_right_before_the_first_migration_and_right_after_the_last() -> None:
+    moves = [{**migration(), "time_ns": at * 10**9} for at in (3, 6)]  # each a second long
+    samples = [[at * 10**9, pss, 1, 1, 1] for at, pss in ((1, 10e6), (2, 20e6), (4, 90e6), (8, None), (9, 30e6))]
+    memory = {"samples": [*samples, [10 * 10**9, 40e6, 1, 1, 1]], "pss_bytes_max": 90e6, "committed_bytes": 1}
+    figures = EXPERIMENTS["memory"].figures({**REPORT, "ledger": Anything(), "memory": memory, "migrations": moves,
+                                             "records_per_s": 1.0})  # fmt: skip
+    assert (figures["pss_mb_before"], figures["pss_mb_after"], figures["pss_mb"]) == (20.0, 30.0, 90.0)
+
+
+def test_pss_is_read_often_enough_to_be_seen_beside_each_migration() -> None:
+    for point in EXPERIMENTS["memory"].points("full"):
+        flags = list(point.flags)
+        interval, length = (float(flags[flags.index(flag) + 1]) for flag in ("--pss-interval", "--duration"))
+        # Migrations are at one and two thirds of a run.
+        assert length / 3 / interval >= 10

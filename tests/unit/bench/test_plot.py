@@ -27,7 +27,8 @@ QUANTILES = ("p50", "p99", "p999", "max")
 WINDOWED = ("p50_ms", "p99_ms", "max_ms")
 # What the axes of each chart say, with the unit.
 LABELS = {
-    "machine": ["GB/s (more is better)", "M/s (more is better)", "µs (less is better)", "ns (less is better)"],
+    "machine": ["GB/s (more is better)", "M/s (more is better)", "µs (less is better)", "ns (less is better)",
+                "ms (less is better)"],
     "marks": ["M records/s", "ms"],
     "bins": ["number of bins", "latency of a record, ms (log)", "2⁴", "2²⁰"],
     "strategies": ["duration of the migration, ms (log)", "highest latency in it, ms (log)"],
@@ -37,7 +38,7 @@ LABELS = {
     "memory": ["time since the start of the run, s", "memory, MB"],
     "headline": ["time since the start of the run, s", "latency, ms (log)", "time since the switch, ms", "ratio (log)"],
     "ledger": ["M records/s", "ns per record", "per record", "per 1,000 batches", "per M records"],
-    "rivals-count": ["M records/s", "this engine"],
+    "rivals-count": ["M records/s", "this engine", "ceiling: no exchange"],
     "rivals-transport": ["GB/s", "µs", "this engine"],
     "restart": ["keys in the state (log)", "time without output, ms (log)", "100 k"],
     "nexmark": ["highest rate, M events/s", "p99 at half of it, ms (log)", "query", "q8"],
@@ -354,3 +355,69 @@ def test_nothing_but_drawing_needs_matplotlib() -> None:
     )
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
+
+
+def test_a_rate_is_a_share_of_what_its_own_state_or_a_ring_would_allow() -> None:
+    result = fabricated.result("marks", "full", 1)
+    for row in result.rows:
+        row["figures"]["rate_m_s"] = 10.0
+        row["yardstick"] = {"increments_8mb_m_s_2": 100.0, "increments_80mb_prefetch_m_s_2": 50.0,
+                            "ring_m_records_s": 20.0}  # fmt: skip
+    panel = DRAWINGS["marks"](result)["marks"].panels[0]
+    names = [label.get_text() for label in panel.get_yticklabels()]
+    told = dict(zip(names, (text.get_text() for text in panel.texts), strict=True))
+    for name, share in {"10 M keys": "0.20 of increments in 80 MB", "1 M keys": "0.10 of increments in 8 MB",
+                        "exchange": "0.50 of records through a ring"}.items():  # fmt: skip
+        (text, *_) = [text for mark, text in told.items() if f" {name}" in mark or mark.startswith(name)]
+        assert share in text
+
+
+def test_what_exchanges_nothing_is_a_ceiling_and_no_rival() -> None:
+    sheet = DRAWINGS["rivals"](fabricated.result("rivals", "full", 1))["rivals-count"]
+    colours: dict[str, set[Any]] = {}
+    for bar in sheet.panels[0].patches:
+        rival = str(bar.get_gid()).removesuffix("-rate_m_s").rsplit("-", 1)[-1]
+        colours.setdefault(rival, set()).add(bar.get_facecolor())
+    assert [len(found) for found in colours.values()] == [1] * len(colours)
+    assert colours["plain"] != colours["engine"] != colours["queue"] != colours["plain"]
+
+
+def test_a_label_keeps_clear_of_the_originals_line() -> None:
+    result = fabricated.result("nexmark", "full", 1)
+    for row in result.rows:
+        row["figures"]["half_p99_ms"] = 5.0  # the original's are 6.0 of q0 and 1.6 of q1
+    panel = DRAWINGS["nexmark"](result)["nexmark"].axes[1][0]
+    at = {str(text.get_gid()): text.get_verticalalignment() for text in panel.texts}
+    assert at["12h-q0-flex-half_p99_ms-label"] == "top"
+    assert at["12h-q1-flex-half_p99_ms-label"] == "baseline"
+
+
+def test_growth_of_a_run_that_loads_first_is_not_told_as_one_of_the_run() -> None:
+    result = fabricated.result("marks", "full", 1)
+    for row in result.rows:
+        row["figures"]["grow_pause_ms"] = 3.0
+    told = [str(text.get_gid()) for text in DRAWINGS["marks"](result)["marks"].panels[1].texts
+            if str(text.get_gid()).endswith("grow_pause_ms") and text.get_text() != "–"]  # fmt: skip
+    assert len(told) == 2
+    assert all(name.startswith("inserting") for name in told)
+
+
+def test_small_batches_have_axes_of_their_own_and_copying_and_allocation_too() -> None:
+    result = fabricated.result("ledger", "full", 1)
+    for row in result.rows:
+        row["figures"]["cpu_ns_per_record"] = 200.0 if row["point"]["batch"] < 4096 else 10.0
+    sheet = DRAWINGS["ledger"](result)["ledger"]
+    above, below = sheet.axes
+    assert above[1].get_xlim()[1] < 20 < 200 < below[1].get_xlim()[1]
+    allocation = [panel for panel in above if panel.get_title(loc="left") == "of it allocation"]
+    assert [panel.get_xlim()[1] < 1 for panel in allocation] == [True]
+    names = [label.get_text() for label in above[0].get_yticklabels()]
+    assert [name for name in names if name.startswith("jumbo")] == ["jumbo: batches of 4 slabs, 2 columns, 2 workers"]
+
+
+def test_a_yardstick_that_a_result_lacks_is_told_in_its_place() -> None:
+    result = fabricated.result("machine", "full", 1)
+    for row in result.rows:
+        del row["figures"]["held_up_ms_p99"]
+    texts = [text.get_text() for panel in DRAWINGS["machine"](result)["machine"].panels for text in panel.texts]
+    assert texts.count("not in this result") == 1

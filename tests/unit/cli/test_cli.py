@@ -107,7 +107,7 @@ def test_all_flags_of_word_count_reach_the_settings(played: Played, tmp_path: Pa
     argv = (
         "word-count --rate 5e4 --duration 2.5 --domain 1e6 --migration batched --backend vec --hash mix -w 3"
         " --bin-shift 4 --transfer copy --gap 1000 --batch-bins 2 --initial half --target one --validate --no-preload"
-        " --slices --seed 7 --memory 512M --format tsv --report"
+        " --slices --pss-interval 0.5 --seed 7 --memory 512M --format tsv --report"
     )
     assert main([*argv.split(), report]) == 0
     expected = WordCountSettings(
@@ -123,6 +123,7 @@ def test_all_flags_of_word_count_reach_the_settings(played: Played, tmp_path: Pa
         gap_ns=1000,
         batch_bins=2,
         slices=True,
+        pss_interval_s=0.5,
         initial="half",
         target="one",
         validate=True,
@@ -207,6 +208,7 @@ def test_all_flags_of_exchange_reach_the_settings(played: Played) -> None:
         ("word-count --rate max --slices", "--slices: with --rate max no record is due at any time: give a --rate"),
         ("word-count --duration 0", "--duration 0"),
         ("word-count --duration inf", "--duration inf"),
+        ("word-count --pss-interval 0", "--pss-interval 0"),
         ("word-count --bin-shift 21", "--bin-shift 21: must be a whole number from 1 to 20"),
         ("word-count --gap -1", "--gap -1"),
         ("word-count --memory lots", "--memory: 'lots' is not a size: give one such as 512M, 64MiB or 2G"),

@@ -38,6 +38,7 @@ class Point:
         seeded: whether it takes ``--seed N``, too.
         paced: whether it offers a rate, so that the rate says nothing about the machine.
         repeat: rounds that it takes part in, of those of its experiment; None: in all of them.
+        touched_bytes: memory that it takes from the machine while it is measured; see `runner.touch_memory`.
     """
 
     parameters: Mapping[str, Value]
@@ -48,6 +49,7 @@ class Point:
     seeded: bool = True
     paced: bool = False
     repeat: int | None = None
+    touched_bytes: int = 0
 
     @property
     def name(self) -> str:

@@ -39,8 +39,6 @@ YARDSTICK: Final = Point({}, "megaphone.bench.yardstick", ("--quick",), 2 * STAR
 YARDSTICK_AGE_SECONDS: Final = 45.0
 """Taken anew before a run when the last is older; a run that is longer than a minute has one of its beginning."""
 MEMORY_SHARE: Final = 0.8
-_TOUCHED_MORE: Final = 1.5
-_TOUCHED_BYTES_MIN: Final = 1 << 29
 _TOUCHED_PIECE: Final = 1 << 28
 _THEN: Final = " && "
 _END_SECONDS: Final = 20.0
@@ -153,8 +151,8 @@ def run_all(todos: Sequence[Todo], seed: int, tell: Callable[[float, str], None]
             if one.experiment.yardsticks and time.monotonic() - taken >= YARDSTICK_AGE_SECONDS:
                 yardstick = run_point(YARDSTICK, seed, look)[0]["figures"]
                 taken = time.monotonic()
-            if one.result.head["size"] == "full":
-                touch_memory(point.memory_bytes)
+            if one.result.head["size"] == "full" and point.touched_bytes:
+                touch_memory(point.touched_bytes)
             try:
                 row = measured(one.experiment, point, turn, seed + turn, look)
             except RunFailedError as error:
@@ -168,13 +166,15 @@ def run_all(todos: Sequence[Todo], seed: int, tell: Callable[[float, str], None]
 
 
 def touch_memory(needed_bytes: int) -> int:
-    """Have the machine hold, and not its host, what a run is going to need, and some more.
+    """Have the machine hold, and not its host, what a run is going to need while it is measured.
+
+    Not for what a run takes before: what is left free goes back to the host two seconds later, and while it does, the
+    host takes cores away, with some GB 50 ms at a time.  Runs that had all their memory already showed it.
 
     Returns:
         Bytes touched: at most what can be had without anybody else being pressed.
     """
-    wanted = max(_TOUCHED_BYTES_MIN, int(needed_bytes * _TOUCHED_MORE))
-    wanted = min(wanted, int(MEMORY_SHARE * memory_info().get("MemAvailable", 0)))
+    wanted = min(needed_bytes, int(MEMORY_SHARE * memory_info().get("MemAvailable", 0)))
     pieces: list[mmap.mmap] = []
     try:
         # In pieces, so that an interrupt does not wait for all of it.
@@ -187,12 +187,21 @@ def touch_memory(needed_bytes: int) -> int:
             piece.close()
 
 
+def stolen_seconds(stat: Path = Path("/proc/stat")) -> float:
+    """Return how long the host has kept cores from this machine, all together; 0 where the kernel does not tell."""
+    try:
+        fields = stat.read_text().split("\n", 1)[0].split()
+    except OSError:
+        return 0.0
+    return int(fields[8]) / os.sysconf("SC_CLK_TCK") if len(fields) > 8 else 0.0
+
+
 def measured(
     experiment: Experiment, point: Point, turn: int, seed: int, look: Callable[[float], None]
 ) -> dict[str, Any]:
     """Run a point once and return its row, without the yardstick."""
     started = datetime.now(UTC).isoformat(timespec="seconds")
-    before = time.monotonic()
+    before, stolen_before = time.monotonic(), stolen_seconds()
     report, command = run_point(point, seed, look)
     return {
         "point": dict(point.parameters),
@@ -201,6 +210,7 @@ def measured(
         "command": command,
         "started": started,
         "seconds": round(time.monotonic() - before, 3),
+        "stolen_s": round(stolen_seconds() - stolen_before, 2),
         "figures": dict(experiment.figures(report)),
         "series": dict(experiment.series(report)),
     }

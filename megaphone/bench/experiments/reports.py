@@ -28,6 +28,10 @@ FILLED_PER_S: Final = {"vec": 2e8, "hashmap": 2e7}
 """Keys/s that two workers put into the state before the clock starts; for the time left."""
 
 
+_TAKES: Final = {"--no-preload", "copy"}
+"""Flags with which a run takes memory while it is measured: tables that grow, and state that is copied."""
+
+
 def word_count(
     parameters: Mapping[str, Value], seconds: float, *flags: str, backend: str = "vec", domain: int, rate: int | None
 ) -> Point:
@@ -48,6 +52,7 @@ def word_count(
         ("word-count", "--backend", backend, *(("--hash", "mix") if backend.startswith("hashmap") else ()), "--domain",
          str(domain), *offered, "--duration", f"{seconds:g}", *flags),
         seconds + START_SECONDS + filling, domain * KEY_BYTES[backend], paced=rate is not None,
+        touched_bytes=2 * domain * KEY_BYTES[backend] if _TAKES.intersection(flags) else 0,
     )  # fmt: skip
 
 

@@ -27,8 +27,13 @@ QUANTILES = ("p50", "p99", "p999", "max")
 WINDOWED = ("p50_ms", "p99_ms", "max_ms")
 # What the axes of each chart say, with the unit.
 LABELS = {
-    "machine": ["GB/s (more is better)", "M/s (more is better)", "µs (less is better)", "ns (less is better)",
-                "ms (less is better)"],
+    "machine": [
+        "GB/s (more is better)",
+        "M/s (more is better)",
+        "µs (less is better)",
+        "ns (less is better)",
+        "ms (less is better)",
+    ],
     "marks": ["M records/s", "ms"],
     "bins": ["number of bins", "latency of a record, ms (log)", "2⁴", "2²⁰"],
     "strategies": ["duration of the migration, ms (log)", "highest latency in it, ms (log)"],

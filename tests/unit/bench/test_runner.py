@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from megaphone.bench import command, results, runner, table
 from megaphone.bench.catalog import EXPERIMENTS
 from megaphone.bench.experiment import Column, Experiment, Pair, Point
+from megaphone.bench.experiments.reports import word_count
 from megaphone.bench.statistics import ratio
 from megaphone.errors import MegaphoneError, UsageError
 
@@ -279,25 +281,45 @@ def result_of(rates: list[float], yardstick: float = 100.0) -> results.Result:
     return results.Result(results.head_of("fake", "smoke", 0, ""), rows)
 
 
-def test_only_runs_of_full_size_have_memory_touched_before_them(
+def test_only_runs_of_full_size_that_take_memory_while_they_are_measured_have_it_touched_before(
     log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     touched: list[int] = []
     monkeypatch.setattr(runner, "touch_memory", touched.append)
-    for size, count in (("smoke", 0), ("full", 2)):
-        command.run(["fake"], size, 1, 5, tmp_path / size, talk=[].append, say=[].extend)  # type: ignore[arg-type]
-        assert len(touched) == count
-    assert len(log.read_text().split()) == 6  # two points and a yardstick, twice
+    first, second = FAKE.points("smoke")
+    for takes, size, expected in ((0, "full", []), (7, "smoke", []), (7, "full", [7])):
+        one = replace(FAKE, points=lambda _, takes=takes: [first, replace(second, touched_bytes=takes)])  # type: ignore[misc]
+        monkeypatch.setattr(command, "chosen", lambda _, one=one: [one])
+        command.run(["fake"], size, 1, 5, tmp_path / f"{takes}{size}", talk=[].append, say=[].extend)  # type: ignore[arg-type]
+        assert touched == expected
+    assert len(log.read_text().split()) == 9  # two points and a yardstick, three times
 
 
-def test_memory_that_is_touched_is_what_a_run_needs_and_a_part_of_what_there_is(
+def test_runs_that_grow_or_copy_have_twice_their_state_touched_and_others_nothing() -> None:
+    of = {"mark": "a"}
+    assert word_count(of, 1, domain=1000, rate=None).touched_bytes == 0
+    for flags in (("--no-preload",), ("--migration", "sudden", "--transfer", "copy")):
+        point = word_count(of, 1, *flags, domain=1000, rate=None)
+        assert point.touched_bytes == 2 * point.memory_bytes > 0
+
+
+def test_memory_that_is_touched_is_what_a_run_takes_and_a_part_of_what_there_is(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(runner, "memory_info", lambda: {"MemAvailable": 4 << 30})
-    assert runner.touch_memory(0) == 1 << 29
-    assert runner.touch_memory(1 << 29) == 3 << 28
-    monkeypatch.setattr(runner, "memory_info", lambda: {"MemAvailable": 1 << 28})
-    assert runner.touch_memory(1 << 40) == 1 << 28
+    assert runner.touch_memory(0) == 0
+    assert runner.touch_memory(1 << 29) == 1 << 29
+    monkeypatch.setattr(runner, "memory_info", lambda: {"MemAvailable": 1 << 29})
+    assert runner.touch_memory(1 << 40) == 1 << 29
+
+
+def test_what_the_host_takes_is_read_from_the_kernels_line(tmp_path: Path) -> None:
+    stat = tmp_path / "stat"
+    stat.write_text("cpu  1 2 3 4 5 6 7 250 0 0\ncpu0 1 2 3 4 5 6 7 8 0 0\n")
+    assert runner.stolen_seconds(stat) == 250 / os.sysconf("SC_CLK_TCK")
+    stat.write_text("cpu  1 2 3 4\n")
+    assert runner.stolen_seconds(stat) == 0.0
+    assert runner.stolen_seconds(tmp_path / "none") == 0.0
 
 
 def test_rates_are_compared_as_shares_of_the_machines_minute() -> None:

@@ -228,7 +228,9 @@ def _bench_run(arguments: argparse.Namespace) -> None:
 def _bench_compare(arguments: argparse.Namespace) -> None:
     from megaphone.bench.command import compare
 
-    _say(f"{line}\n" for line in compare(arguments.a, arguments.b, vars(arguments).get("least")))
+    # Line by line: a gate that fails raises behind the lines that explain it.
+    for line in compare(arguments.a, arguments.b, vars(arguments).get("least")):
+        _say([f"{line}\n"])
 
 
 def _bench_targets(arguments: argparse.Namespace) -> None:

@@ -117,12 +117,12 @@ static int allocate(int data_fd, uint64_t at, uint64_t bytes) {
     return 0;
 }
 
-/* Have the kernel give memory from a chunk's watermark `at` on, in one huge page or in one piece of small ones. Returns
- * how far it reaches, or -errno. Two growers of one chunk may both be here, also the one with a huge
+/* Have the kernel give memory from a chunk's watermark `at` on, in one piece of small pages, or in a huge page if that
+ * may take its time. Returns how far it reaches, or -errno. Two growers of one chunk may both be here, also the one with a huge
  * page and the other, who was refused it, with a piece: both find what is there, and neither writes to it. */
-static int64_t give(mp_header *h, uint8_t *data, int data_fd, uint32_t chunk, uint64_t at) {
+static int64_t give(mp_header *h, uint8_t *data, int data_fd, uint32_t chunk, uint64_t at, int may_wait) {
     uint64_t from = mp_chunk_at(h, chunk) + at;
-    if (data_fd >= 0 && mp_huge_is_wanted(h, from)) {
+    if (may_wait && data_fd >= 0 && mp_huge_is_wanted(h, from)) {
         int failed = allocate(data_fd, from, MP_PAGE_BYTES);
         if (failed) return failed;
         if (mp_huge_ask(h, data, from)) return (int64_t)(at + MP_HUGE_BYTES);
@@ -144,7 +144,9 @@ int mp_chunk_commit(mp_slot *s, uint32_t chunk, uint64_t upto) {
             uint64_t at = MP_LOAD_ACQUIRE(&c->committed_bytes);
             if (at >= need) break;
             if (!since) since = mp_now_ns();
-            int64_t to = give(h, s->data, s->data_fd, chunk, at);
+            /* Where a machine's host has to find the memory first, a huge page takes 6 ms. Before the timed part begins
+             * nobody waits for that; later records do, and what is ahead of need may still be huge. */
+            int64_t to = give(h, s->data, s->data_fd, chunk, at, MP_LOAD_RELAXED(&h->origin_ns) == 0);
             if (to < 0) return (int)to;
             raise_watermark(h, c, at, (uint64_t)to);
         }
@@ -215,7 +217,7 @@ uint64_t mp_chunks_grow_ahead(void *control, void *data, int data_fd, uint64_t b
         uint64_t goal = least(used + 2 * ahead, chunk_bytes);
         while (at < goal && grown < budget_bytes) {
             /* A full file system is told by the slot that needs the memory, where there is a request to name. */
-            int64_t to = give(h, data, data_fd, i, at);
+            int64_t to = give(h, data, data_fd, i, at, 1);
             if (to < 0) return grown;
             if ((uint64_t)to - at < MP_HUGE_BYTES) touch((uint8_t *)data + mp_chunk_at(h, i) + at, (uint64_t)to - at);
             grown += raise_watermark(h, c, at, (uint64_t)to);

@@ -9,7 +9,9 @@
  * How       the kernel's setting for huge pages in shared memory is "never" nearly everywhere, and is for what the kernel
  *           does by itself. MADV_COLLAPSE (Linux 6.1) is a request, which it grants for any setting but "deny". What is
  *           asked for has one small page in it: the kernel then clears 2 MiB, and copies next to nothing.
- * Progress  0.3 ms for 2 MiB; in small pages it is 0.6, and as much again for the faults of the other process.
+ * Progress  0.3 ms for 2 MiB; in small pages it is 0.6, and as much again for the faults of the other process. Where a
+ *           virtual machine's host has to find the memory, 6 ms: so a slot that needs memory in the timed part of a run
+ *           takes a piece of small pages, and only the thread that grows ahead of need asks (mp_chunk_commit).
  * Errors    none: who asks for less and gets small pages is no worse off than before. After a few refusals in a row
  *           nobody asks again, since each may have had the kernel compact memory first. */
 #ifndef MP_HUGE_H

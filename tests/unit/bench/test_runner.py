@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from megaphone.bench.catalog import EXPERIMENTS
 from megaphone.bench.experiment import Column, Experiment, Pair, Point
 from megaphone.bench.experiments.reports import word_count
 from megaphone.bench.statistics import ratio
+from megaphone.cli import main
 from megaphone.errors import MegaphoneError, UsageError
 
 PROGRAM = """
@@ -495,3 +497,20 @@ def test_a_rate_that_was_asked_for_is_no_figure() -> None:
         row["paced"] = True
     assert table.lines_of(FAKE, asked)[0].split() == ["speed", "M/s", "runs"]
     assert list(table.compared(FAKE, asked, asked)) == []
+
+
+def test_a_gate_that_fails_is_told_behind_the_lines_that_explain_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    committed = Path(__file__).parents[3] / "docs" / "results" / "smoke" / "rivals.json"
+    slow = json.loads(committed.read_text())
+    for row in slow["rows"]:
+        row["figures"] = {name: one / 10 if isinstance(one, float) else one for name, one in row["figures"].items()}
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    shutil.copy(committed, tmp_path / "a" / "rivals.json")
+    (tmp_path / "b" / "rivals.json").write_text(json.dumps(slow))
+    assert main(["bench", "compare", str(tmp_path / "a"), str(tmp_path / "b"), "--least", "0.333"]) != 0
+    out, err = capsys.readouterr()
+    assert out.startswith("rivals: A is ")
+    assert "below 0.333 of A" in err

@@ -77,6 +77,20 @@ def test_where_no_huge_page_fits_memory_is_given_in_pieces_and_soon_not_asked_fo
 
 
 @needs_huge_pages
+def test_in_the_timed_part_of_a_run_a_slot_takes_a_piece_and_only_what_is_ahead_of_need_is_huge() -> None:
+    with Heap(memory_bytes=16 * MIB, chunk_bytes=CHUNK_BYTES, huge_pages=True) as heap:
+        lib.mp_origin_set(heap.control.pointer, 1)
+        chunk = heap.lease(0)
+        assert heap.commit(0, chunk, 1) == 0
+        assert heap.committed_bytes == heap.allocated_bytes == PIECE_BYTES
+        assert huge_bytes(heap) == 0
+        heap.used(0, chunk, HUGE_PAGE_BYTES)
+        heap.grow_ahead()
+        assert huge_bytes(heap) == HUGE_PAGE_BYTES
+        assert heap.committed_bytes == heap.allocated_bytes == 2 * HUGE_PAGE_BYTES
+
+
+@needs_huge_pages
 def test_two_growers_count_a_huge_page_once() -> None:
     with Heap(memory_bytes=16 * MIB, chunk_bytes=CHUNK_BYTES, huge_pages=True) as heap:
         chunk = heap.lease(0)

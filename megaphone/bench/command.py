@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from megaphone.bench import documents, results, table, targets
 from megaphone.bench.catalog import EXPERIMENTS, chosen
-from megaphone.bench.gates import gates
+from megaphone.bench.gates import gates, is_missing
 from megaphone.bench.runner import run_all, todo
 from megaphone.errors import MegaphoneError, UsageError
 from megaphone.observe.files import check_writable
@@ -146,6 +146,8 @@ def _check(before: dict[str, results.Result], after: dict[str, results.Result], 
         failures += [f"{name} {failure}" for one in gated if (failure := one.failure(least)) is not None]
         figures = sorted({one.figure for one in gated if one.figure})
         what = f"{len(gated)} gates ({', '.join(figures)})" if figures else "no gated rate: it only had to end"
+        if missing := sum(is_missing(rows) for _, rows in table.grouped(after[name])):
+            what += f"; {missing} points are of what is not installed"
         yield f"{name}: {what}"
     if failures:
         message = f"below {least:g} of A, or missing: {'; '.join(failures)}"

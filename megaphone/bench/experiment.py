@@ -25,6 +25,10 @@ START_SECONDS: Final = 1.5
 """What a run takes beyond its own length: a fresh interpreter, regions, workers."""
 
 
+NOT_INSTALLED: Final = "not installed"
+"""What a row has as ``installed`` where the program that a point asks is not there."""
+
+
 @dataclass(frozen=True)
 class Point:
     """One thing to measure: a line of a table, a mark in a chart.

@@ -3,7 +3,7 @@
 A gate is a ratio that a noisy machine bends little.  Of a run as fast as it goes that is its rate as a share of the
 yardstick of its minute.  Of a run that is offered a rate it is how much of that it kept up with: 1, unless it is
 overloaded.  Latencies of seconds-long runs differ tenfold for no reason, and are no gates; nor is a copied GB/s where
-what is copied takes a ms.  A run with neither had to end, and no more.
+what is copied takes a ms.  A run with neither had to end, and no more.  A rival that is not installed is told.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from megaphone.bench.experiment import NOT_INSTALLED
 from megaphone.bench.statistics import Ratio, ratio
 from megaphone.bench.table import OFFERED, figures, grouped, shares
 
@@ -63,8 +64,13 @@ def ratios_of(experiment: Experiment, rows: Sequence[Mapping[str, Any]]) -> dict
     return {name: values for name, values in found.items() if values}
 
 
+def is_missing(rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether the program of a point is not installed, and its rows say that and nothing else."""
+    return all(row["figures"].get("installed") == NOT_INSTALLED for row in rows)
+
+
 def gates(experiment: Experiment, a: Result, b: Result) -> list[Gate]:
-    """Return what B must have of all that A has, point by point."""
+    """Return what B must have of all that A has, point by point, but for what is not installed where B was run."""
     theirs = grouped(b)
     left_out = b.head.get("left_out", {})
     found = []
@@ -73,6 +79,8 @@ def gates(experiment: Experiment, a: Result, b: Result) -> list[Gate]:
         if others is None:
             name = " ".join(f"{key}={value}" for key, value in parameters.items())
             found.append(Gate(parameters, "", None, left_out.get(name, "is not there")))
+            continue
+        if is_missing(others):
             continue
         now = ratios_of(experiment, others)
         for figure, values in ratios_of(experiment, rows).items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from megaphone.bench.experiment import START_SECONDS, Column, Experiment, Point, Size
+from megaphone.bench.experiment import NOT_INSTALLED, START_SECONDS, Column, Experiment, Point, Size
 
 if TYPE_CHECKING:
     from megaphone.bench.experiment import Figure, Report
@@ -36,7 +36,7 @@ def _figures(report: Report) -> dict[str, Figure]:
         "sent_gb_s": gb,
         "one_way_us_p50": report.get("one_way_us_p50"),
         "one_way_us_p99": report.get("one_way_us_p99"),
-        "installed": "yes" if report["installed"] else "not installed",
+        "installed": "yes" if report["installed"] else NOT_INSTALLED,
     }
 
 

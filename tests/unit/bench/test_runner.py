@@ -514,3 +514,18 @@ def test_a_gate_that_fails_is_told_behind_the_lines_that_explain_it(
     out, err = capsys.readouterr()
     assert out.startswith("rivals: A is ")
     assert "below 0.333 of A" in err
+
+
+def test_a_rival_that_is_not_installed_is_told_and_is_no_failure(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    committed = Path(__file__).parents[3] / "docs" / "results" / "smoke" / "rivals.json"
+    without = json.loads(committed.read_text())
+    for row in without["rows"]:
+        if row["point"]["rival"] == "mpi4py":
+            row["figures"] = dict.fromkeys(row["figures"]) | {"installed": "not installed"}
+    (tmp_path / "rivals.json").write_text(json.dumps(without))
+    assert main(["bench", "compare", str(committed.parent), str(tmp_path), "--least", "0.333"]) == 1
+    out, err = capsys.readouterr()
+    assert "rivals: 12 gates (rate_m_s, sent_gb_s); 2 points are of what is not installed" in out
+    assert "mpi4py" not in err

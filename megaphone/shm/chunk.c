@@ -118,8 +118,8 @@ static int allocate(int data_fd, uint64_t at, uint64_t bytes) {
 }
 
 /* Have the kernel give memory from a chunk's watermark `at` on, in one piece of small pages, or in a huge page if that
- * may take its time. Returns how far it reaches, or -errno. Two growers of one chunk may both be here, also the one with a huge
- * page and the other, who was refused it, with a piece: both find what is there, and neither writes to it. */
+ * may take its time. Returns how far it reaches, or -errno. Two growers of one chunk may both be here, also the one with
+ * a huge page and the other, who was refused it, with a piece: both find what is there, and neither writes to it. */
 static int64_t give(mp_header *h, uint8_t *data, int data_fd, uint32_t chunk, uint64_t at, int may_wait) {
     uint64_t from = mp_chunk_at(h, chunk) + at;
     if (may_wait && data_fd >= 0 && mp_huge_is_wanted(h, from)) {

@@ -14,7 +14,8 @@
  *           U  used_bytes store-release (mp_chunk_used) -> used_bytes load-acquire (mp_chunks_grow_ahead); the
  *              jump_bytes stored before a mark are those that the parent finds with it, or newer ones
  * Progress  leasing is lock-free: who loses a chunk lost it to somebody who won it. Releasing and publishing are
- *           wait-free; committing enters the kernel once per 256 KiB, or huge page (huge.h), that nobody has grown ahead of need.
+ *           wait-free; committing enters the kernel once per 256 KiB, or huge page (huge.h), that nobody has grown
+ *           ahead of need.
  * Crash     a holder that dies in between leaves leases that name its slot; memory committed twice is committed once.
  * Errors    -ENOMEM no free chunk, or not enough in a row; -ENOSPC the file system behind the region is full. */
 #ifndef MP_CHUNK_H

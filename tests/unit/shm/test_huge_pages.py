@@ -91,6 +91,20 @@ def test_in_the_timed_part_of_a_run_a_slot_takes_a_piece_and_only_what_is_ahead_
 
 
 @needs_huge_pages
+@pytest.mark.parametrize(
+    ("origin_ns", "took_ns", "asked"), [(1, 2_000_000, False), (1, 900_000, True), (0, 2_000_000, True)]
+)
+def test_after_a_page_that_was_dear_in_the_timed_part_nobody_asks(origin_ns: int, took_ns: int, *, asked: bool) -> None:
+    with Heap(memory_bytes=16 * MIB, chunk_bytes=CHUNK_BYTES, huge_pages=True) as heap:
+        if origin_ns:
+            lib.mp_origin_set(heap.control.pointer, origin_ns)
+        lib.mp_huge_took(heap.control.pointer, took_ns)
+        heap.used(0, heap.lease(0), 64)
+        heap.grow_ahead()
+        assert huge_bytes(heap) == (HUGE_PAGE_BYTES if asked else 0)
+
+
+@needs_huge_pages
 def test_two_growers_count_a_huge_page_once() -> None:
     with Heap(memory_bytes=16 * MIB, chunk_bytes=CHUNK_BYTES, huge_pages=True) as heap:
         chunk = heap.lease(0)

@@ -117,7 +117,8 @@ class Ledger:
             The sums.  ``pinned_bytes_max`` is the sum of the workers' maxima: since they need not have been at one
             moment, the true peak is at most that.  ``grow_pause_max_ns`` is the longest of all workers: the time in one
             call that had to get memory from the system, to begin or finish the growth of a table, or to let lists or
-            the heap of post-dated records grow; with what it waited there for memory that other workers held.
+            the heap of post-dated records grow; with what it waited there for memory that other workers held.  In a run
+            whose workers begin together (`megaphone.workloads.driver.start_together`) it counts from that moment.
 
         Raises:
             InternalError: a worker lacks a counter.

@@ -435,7 +435,10 @@ def switch_covers(plan: Plan, duration_ns: int) -> list[int]:
 
 
 def start_together(worker: Worker) -> int:
-    """Wait for all workers and return their common zero on CLOCK_MONOTONIC, in ns."""
+    """Wait for all workers and return their common zero on CLOCK_MONOTONIC, in ns.
+
+    The ledger's longest pause of growth counts from there: what grows before, nobody waits for.
+    """
     control = worker.memory.control
     # What exists now lives as long as the run: the collector need not walk it again in the middle of a measurement.
     gc.collect()
@@ -451,6 +454,7 @@ def start_together(worker: Worker) -> int:
         if not worker.step():
             worker.park(max(1, origin - int(lib.mp_now_ns())))
         worker.raise_if_stopped()
+    lib.mp_pause_restart(worker.slot)
     return origin
 
 

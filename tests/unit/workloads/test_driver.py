@@ -16,6 +16,7 @@ from megaphone.dataflow.graph import Graph
 from megaphone.migration import plan
 from megaphone.migration.plan import load_plan, round_trip
 from megaphone.observe.switch import Switch
+from megaphone.shm.counters import COUNTER_INDEX, read_counters
 from megaphone.state.stores import HashTable
 from megaphone.testing import Simulation
 from megaphone.workloads import driver
@@ -135,6 +136,21 @@ def drive(world: World, **options: Any) -> tuple[Measured, list[tuple[int, int, 
     samples: Any = Samples()
     loop.timeline = samples
     return loop.run(), samples.seen
+
+
+def test_the_longest_pause_of_growth_counts_from_the_start_of_the_timed_part() -> None:
+    """A worker takes its first memory before that, while no record waits."""
+    with Simulation(lambda graph: graph.input("words", {"k": "u8"})[0], slots=1) as simulation:
+        worker = simulation.workers[0]
+
+        def counted() -> dict[str, int]:
+            return read_counters(worker.memory.control, 0)
+
+        lib.mp_counter_add(worker.slot, COUNTER_INDEX["grow_pause_max_ns"], 6_000_000)
+        before = counted()
+        driver.start_together(worker)
+        assert counted()["grow_pause_max_ns"] == 0
+        assert counted()["grow_stalls"] == before["grow_stalls"]  # that is of the whole run
 
 
 def test_no_sample_ends_before_its_batch_is_complete(world: World) -> None:

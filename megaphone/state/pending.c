@@ -4,7 +4,7 @@
 #include "shm/park.h"
 #include "shm/timing.h"
 
-enum { MP_PENDING_MIN = 4, MP_PENDING_KEEP = 4096, MP_ARITY = 4, MP_PENDING_DEEP = 16 };
+enum { MP_DOUBLINGS_ROWS = 2, MP_DOUBLINGS_BYTES = 5, MP_PENDING_KEEP = 4096, MP_ARITY = 4, MP_PENDING_DEEP = 16 };
 
 typedef struct mp_pending_head {
     uint64_t bytes_room; /* for bytes of bytes columns */
@@ -54,19 +54,22 @@ static inline int mp_pending_before(const mp_pending_row *a, const mp_pending_ro
 
 static inline uint32_t *mp_pending_ref(void *row, uint32_t at) { return (uint32_t *)((uint8_t *)row + at); }
 
+/* Which row of sizes is a bin's own: headers of one operator's bins lie side by side in the control region. */
+static uint32_t mp_pending_part(const mp_slot *s, const mp_bin *b) {
+    return (uint32_t)((uint64_t)((const uint8_t *)b - s->control) / sizeof *b) * MP_GOLDEN;
+}
+
 /* Move the heap into a larger block, all at once. */
 static int mp_pending_grow(mp_slot *s, mp_bin *b, const mp_schema *schema, const mp_pending_layout *lay,
                            uint64_t bytes, mp_outcome *why) {
-    uint64_t block = b->block[MP_BLOCK_PENDING], live = 0;
+    uint64_t block = b->block[MP_BLOCK_PENDING];
     mp_pending_head *head = block ? mp_at(s, block) : NULL;
-    uint64_t rows = b->pending_capacity, room = 0;
-    if (!rows) rows = MP_PENDING_MIN;
-    else if (b->pending_count == b->pending_capacity) rows *= 2;
-    if (head) live = head->bytes_live;
-    if (schema->var_columns) {
-        room = head ? head->bytes_room : 8 * rows;
-        while (room < 2 * (live + bytes)) room *= 2; /* half of it is free after squeezing, or this comes too often */
-    }
+    uint64_t rows = b->pending_capacity, room = head ? head->bytes_room : 0, live = head ? head->bytes_live : 0;
+    const uint32_t part = mp_pending_part(s, b);
+    if (b->pending_count == rows) rows = mp_size_in_row(part, MP_DOUBLINGS_ROWS, rows + 1);
+    /* Half of the room is free after squeezing, or this would come too often. */
+    if (schema->var_columns && room < 2 * (live + bytes))
+        room = mp_size_in_row(part, MP_DOUBLINGS_BYTES, 2 * (live + bytes));
     uint64_t want = sizeof *head + rows * lay->row_bytes + room;
     uint64_t fresh = mp_store_block(s, want, why);
     if (!fresh) return why->error;

@@ -6,7 +6,8 @@
  * Order     by (time, sequence): records of one time come out in the order in which they went in, whatever happened to
  *           the bin in between. A heap of four children: half as deep as one of two, and four rows lie together.
  * Growth    doubles when rows or bytes run out, copying what lives and squeezing out bytes that were popped; a bin's heap
- *           is bounded by 2 GiB. When the heap is empty its bytes begin anew, and a block beyond 4 KiB is freed.
+ *           is bounded by 2 GiB. Each bin has its own row of sizes (mp_size_in_row), so that heaps which fill evenly are
+ *           copied one after another. When the heap is empty its bytes begin anew, and a block beyond 4 KiB is freed.
  * Copies    every byte that push, pop, sifting and growth write from another place of the data region or from the caller
  *           is counted as pend.
  * Memory    a call that finds none, or no room in its output, stops with why->error, having done the records before. */

@@ -99,19 +99,13 @@ static uint64_t mp_table_room(const mp_store *store, uint64_t capacity, uint64_t
     return store->key_kind == MP_KEY_BYTES ? 2 * bytes + 8 * capacity : 0;
 }
 
-/* The least size of a bin's own row of sizes that is `least` or more: doublings of a first size between MP_CAPACITY_MIN
- * and twice that, which differs from bin to bin. Keys spread evenly over the bins, so with the same sizes for all these
- * would grow together: half of the state asks for memory, and is swept, within a few hundredths of a doubling, and
- * nothing else is done meanwhile. The golden ratio lays the first sizes of any run or stride of bins evenly apart, and
- * the root of two those of bins of one number: operators that are given the same keys do not grow together either.
+/* The least size of a bin's own row of sizes (mp_size_in_row) that is `least` or more. The root of two lays the first
+ * sizes of bins of one number apart: operators that are given the same keys do not grow together either.
  *
  * A table that was reserved is of a size that is in no row, and the next one in the bin's may be three times as large.
  * Half as far beyond the present size is more than 3/2 and at most twice that, and still differs from bin to bin. */
 uint64_t mp_table_size(const mp_store *store, uint32_t bin_id, uint64_t capacity, uint64_t least, uint64_t bytes) {
-    uint32_t part = bin_id * 0x9e3779b9u + store->keyed * 0x6a09e667u;
-    uint64_t first = (1ull << 32) + part, doublings = MP_DOUBLINGS_MIN;
-    while (first >> 16 << doublings >> 16 < least) doublings++;
-    uint64_t size = first >> 16 << doublings >> 16;
+    uint64_t size = mp_size_in_row(bin_id * MP_GOLDEN + store->keyed * 0x6a09e667u, MP_DOUBLINGS_MIN, least);
     if (capacity && size > 2 * capacity) size = size <= 3 * capacity ? (capacity + size) / 2 : 2 * capacity;
     if (size < least) size = least;
     /* What is too large for a block is refused, so as much of it as a block has: at least half of what could be. */

@@ -49,6 +49,41 @@ def test_the_longest_pause_counts_the_growth_of_the_heap(memory: SlotMemory) -> 
     assert pause_max_ns(memory, 1) > 0
 
 
+def push_one_for_each_bin(memory: SlotMemory, columns: int, length: int) -> None:
+    """Push a record to each bin: an integer, and where there are two columns `length` bytes as well."""
+    bins = 1 << memory.bin_shift
+    schema, why = ffi.new("mp_schema *"), ffi.new("mp_outcome *")
+    schema.columns, schema.item_bytes[0] = columns, 8
+    schema.var_columns = schema.is_var[1] = columns - 1
+    numbers, hashes = np.arange(bins, dtype=np.uint64), np.arange(bins, dtype=np.uint64) << (64 - memory.bin_shift)
+    data, ends = np.zeros(bins * length, np.uint8), np.arange(bins + 1, dtype=np.uint32) * length
+    held = [ffi.from_buffer("uint64_t[]", numbers), ffi.from_buffer("uint32_t[]", ends)][:columns]
+    done = lib.mp_pending_push_many(
+        memory.slots[0], 0, memory.bin_shift, schema, ffi.new("void *[]", held),
+        ffi.new("void *[]", [ffi.from_buffer("uint8_t[]", data)]), held[0], ffi.from_buffer("uint64_t[]", hashes), bins,
+        ffi.NULL, ffi.NULL, why,
+    )  # fmt: skip
+    assert (done, why.error) == (bins, 0)
+
+
+@pytest.mark.parametrize(("columns", "length"), [(1, 0), (2, 16), (2, 200)])
+def test_heaps_that_fill_evenly_do_not_grow_at_the_same_time(columns: int, length: int) -> None:
+    """If they did, all that waits for one moment would be copied at once, and records would wait for that."""
+    memory = SlotMemory(slots=1, bin_shift=8, memory_mib=256)
+    try:
+        memory.access(HashTable("u8", {"n": "u8"}), "mix")
+        grown = []
+        for pushed in range(400):
+            before = memory.counter("block_allocs")
+            push_one_for_each_bin(memory, columns, length)
+            if pushed >= 100:  # two doublings: of that many records a bin, one is a hundredth
+                grown.append(memory.counter("block_allocs") - before)
+        assert 256 < sum(grown) <= 3 * 256  # each heap did, for its rows and its bytes together
+        assert max(grown) < 256 / 16, grown
+    finally:
+        memory.close()
+
+
 def test_the_longest_pause_counts_the_growth_of_lists(memory: SlotMemory) -> None:
     access = memory.access(Rows("u8", {"n": "u8"}), "mix")
     memory.give(access, 0, 1)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib
 import os
 import signal
 import sys
@@ -93,6 +94,7 @@ def _run(argv: Sequence[str] | None) -> None:
 
 
 def _word_count(arguments: argparse.Namespace) -> None:
+    _load_engine()
     if "paths" in arguments or "demo" in arguments:
         _count_text(arguments)
         return
@@ -139,6 +141,7 @@ def _talk_about_plan(settings: ask.MigratingSettings, duration: int) -> None:
 
 
 def _plan(arguments: argparse.Namespace) -> None:
+    _load_engine()
     from megaphone.migration.plan import format_plan
 
     plan = _settings(ask.PlanSettings, arguments).plan()
@@ -147,6 +150,7 @@ def _plan(arguments: argparse.Namespace) -> None:
 
 
 def _exchange(arguments: argparse.Namespace) -> None:
+    _load_engine()
     settings = _settings(ask.ExchangeSettings, arguments)
     _check_outputs(settings.report_path)
     from megaphone.workloads.exchange import run
@@ -155,6 +159,7 @@ def _exchange(arguments: argparse.Namespace) -> None:
 
 
 def _nexmark(arguments: argparse.Namespace) -> None:
+    _load_engine()
     settings = _settings(nexmark.NexmarkSettings, arguments)
     _check_outputs(settings.report_path)
     if settings.migrates:
@@ -165,6 +170,7 @@ def _nexmark(arguments: argparse.Namespace) -> None:
 
 
 def _generate(arguments: argparse.Namespace) -> None:
+    _load_engine()
     settings = _settings(nexmark.GenerateSettings, arguments, "does not go with generate: leave it out")
     from megaphone.workloads.nexmark.generate import generate
 
@@ -394,6 +400,16 @@ def _remote_traceback(error: WorkerError) -> str:
     if cause.__traceback__ is None and cause.__cause__ is None:
         return str(cause).rstrip()
     return "".join(traceback.format_exception(cause))
+
+
+def _load_engine() -> None:
+    """Import what is in C while Ctrl-C and TERM wait: numpy makes an ImportError of an import that they interrupt."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        importlib.import_module("numpy")
+        importlib.import_module("megaphone._core")
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager

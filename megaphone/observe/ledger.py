@@ -118,7 +118,8 @@ class Ledger:
             moment, the true peak is at most that.  ``grow_pause_max_ns`` is the longest of all workers: the time in one
             call that had to get memory from the system, to begin or finish the growth of a table, or to let lists or
             the heap of post-dated records grow; with what it waited there for memory that other workers held.  In a run
-            whose workers begin together (`megaphone.workloads.driver.start_together`) it counts from that moment.
+            whose workers begin together (`megaphone.workloads.driver.start_together`) it counts from that moment, as
+            records are due only from then on, while all other counters are of the whole run.
 
         Raises:
             InternalError: a worker lacks a counter.

@@ -285,6 +285,7 @@ struct mp_slot {
     uint32_t out_of_memory;                  /* bytes64 of the request that failed, for the message */
     uint32_t timing;                         /* timing.h: 0 off, else the part in progress */
     uint64_t timing_since;
+    uint32_t pauses_timed;                   /* the longest pause is one of the timed part */
 };
 
 static inline void *mp_at(const mp_slot *s, uint64_t offset) { return s->data + offset; }

@@ -2,6 +2,7 @@
 
 #include "shm/huge.h"
 #include "shm/park.h"
+#include "shm/timing.h"
 
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -153,7 +154,7 @@ int mp_chunk_commit(mp_slot *s, uint32_t chunk, uint64_t upto) {
     }
     if (!since) return 0;
     mp_count(s, MP_GROW_STALLS, 1);
-    mp_count_greatest(s, MP_GROW_PAUSE_MAX_NS, mp_now_ns() - since);
+    mp_pause_count(s, since);
     return 0;
 }
 

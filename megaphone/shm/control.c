@@ -164,8 +164,6 @@ uint64_t mp_counter_read(const void *control, uint32_t slot, uint32_t counter) {
 
 void mp_counter_add(mp_slot *s, uint32_t counter, uint64_t n) { mp_count(s, counter, n); }
 
-void mp_pause_restart(mp_slot *s) { MP_STORE_RELAXED(&s->page->counters[MP_GROW_PAUSE_MAX_NS], 0); }
-
 void mp_stop_set(void *control, uint32_t value) { MP_STORE_RELEASE(&((mp_header *)control)->stop, value); }
 
 uint32_t mp_stop_get(const void *control) {

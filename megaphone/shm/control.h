@@ -77,7 +77,6 @@ int mp_control_set_paths(void *control, const uint32_t *index, const uint32_t *f
 
 uint64_t mp_counter_read(const void *control, uint32_t slot, uint32_t counter);
 void mp_counter_add(mp_slot *s, uint32_t counter, uint64_t n);
-void mp_pause_restart(mp_slot *s); /* count the longest pause from here on: a timed part begins */
 void mp_stop_set(void *control, uint32_t value);
 uint32_t mp_stop_get(const void *control);
 void mp_state_set(mp_slot *s, uint32_t state);

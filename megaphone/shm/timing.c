@@ -1,5 +1,7 @@
 #include "shm/timing.h"
 
+#include "shm/park.h"
+
 #include <time.h>
 
 static uint64_t processor_ns(void) {
@@ -17,4 +19,19 @@ uint32_t mp_timing_switch(mp_slot *s, uint32_t part) {
     s->timing = part;
     s->timing_since = now;
     return before;
+}
+
+void mp_pause_restart(mp_slot *s) {
+    if (!s->pauses_timed) MP_STORE_RELAXED(&s->page->counters[MP_GROW_PAUSE_MAX_NS], 0);
+    s->pauses_timed = 1;
+}
+
+void mp_pause_count(mp_slot *s, uint64_t since) {
+    const uint64_t now = mp_now_ns(), origin = MP_LOAD_RELAXED(&s->header->origin_ns);
+    if (origin && now > origin) {
+        /* A worker that comes late to the origin grows before it can say that it is there; records are due already. */
+        mp_pause_restart(s);
+        if (since < origin) since = origin;
+    }
+    mp_count_greatest(s, MP_GROW_PAUSE_MAX_NS, now - since);
 }

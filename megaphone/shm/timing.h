@@ -22,6 +22,11 @@
 void mp_timing_set(mp_slot *s, int on);
 /* Pass to a part, MP_NS_*, and return the one that this interrupts. For copies that Python makes. */
 uint32_t mp_timing_switch(mp_slot *s, uint32_t part);
+/* The timed part has begun: forget the longest pause of what was before it, unless one in it has done so already. */
+void mp_pause_restart(mp_slot *s);
+/* A growth that began at `since` on CLOCK_MONOTONIC is over: the longest such pause is a counter. Where a run has an
+ * origin (mp_origin_set) that has passed, what was before it is in no pause, since nobody waited. */
+void mp_pause_count(mp_slot *s, uint64_t since);
 /* cdef end */
 
 /* What is in progress in a slot that counts, when it is none of the parts: an index that is no part of a time. */

@@ -1,6 +1,7 @@
 #include "state/arena.h"
 
 #include "shm/park.h"
+#include "shm/timing.h"
 #include "state/store.h"
 
 static mp_arena *mp_arena_begin(mp_slot *s, mp_bin *b, uint32_t cell_bytes) {
@@ -36,7 +37,7 @@ int mp_arena_reserve(mp_slot *s, mp_bin *b, uint32_t cell_bytes, uint64_t cells,
     if (a && mp_arena_capacity(a) - a->live >= cells) return 0;
     uint64_t since = mp_now_ns();
     int rc = mp_arena_grow(s, b, cell_bytes, cells, bytes);
-    mp_count_greatest(s, MP_GROW_PAUSE_MAX_NS, mp_now_ns() - since);
+    mp_pause_count(s, since);
     return rc;
 }
 

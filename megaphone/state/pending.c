@@ -54,9 +54,21 @@ static inline int mp_pending_before(const mp_pending_row *a, const mp_pending_ro
 
 static inline uint32_t *mp_pending_ref(void *row, uint32_t at) { return (uint32_t *)((uint8_t *)row + at); }
 
-/* Which row of sizes is a bin's own: headers of one operator's bins lie side by side in the control region. */
-static uint32_t mp_pending_part(const mp_slot *s, const mp_bin *b) {
-    return (uint32_t)((uint64_t)((const uint8_t *)b - s->control) / sizeof *b) * MP_GOLDEN;
+void mp_pending_size(uint32_t number, uint32_t row_bytes, uint64_t count, uint64_t bytes, uint64_t *rows,
+                     uint64_t *room) {
+    const uint32_t part = number * MP_GOLDEN;
+    if (count == *rows) *rows = mp_size_in_row(part, MP_DOUBLINGS_ROWS, count + 1);
+    /* Half of the room is free after squeezing, or this would come too often. */
+    if (*room < 2 * bytes) *room = mp_size_in_row(part, MP_DOUBLINGS_BYTES, 2 * bytes);
+    /* What is too large for a block is refused, so as much of both as it has; a sixteenth more than is needed, or what is
+     * near the end would be copied for each record. */
+    uint64_t rows_min = count + count / 16 + 1, room_min = bytes + bytes / 16;
+    if (rows_min > *rows) rows_min = *rows;
+    while (sizeof(mp_pending_head) + *rows * row_bytes + *room > MP_TABLE_BYTES_MAX &&
+           (*rows > rows_min || *room > room_min)) {
+        *rows = rows_min + (*rows - rows_min) / 2;
+        if (*room > room_min) *room = room_min + (*room - room_min) / 2;
+    }
 }
 
 /* Move the heap into a larger block, all at once. */
@@ -65,11 +77,8 @@ static int mp_pending_grow(mp_slot *s, mp_bin *b, const mp_schema *schema, const
     uint64_t block = b->block[MP_BLOCK_PENDING];
     mp_pending_head *head = block ? mp_at(s, block) : NULL;
     uint64_t rows = b->pending_capacity, room = head ? head->bytes_room : 0, live = head ? head->bytes_live : 0;
-    const uint32_t part = mp_pending_part(s, b);
-    if (b->pending_count == rows) rows = mp_size_in_row(part, MP_DOUBLINGS_ROWS, rows + 1);
-    /* Half of the room is free after squeezing, or this would come too often. */
-    if (schema->var_columns && room < 2 * (live + bytes))
-        room = mp_size_in_row(part, MP_DOUBLINGS_BYTES, 2 * (live + bytes));
+    /* Bins of all operators are one row of headers. */
+    mp_pending_size((uint32_t)(b - mp_bins_of(s, 0)), lay->row_bytes, b->pending_count, live + bytes, &rows, &room);
     uint64_t want = sizeof *head + rows * lay->row_bytes + room;
     uint64_t fresh = mp_store_block(s, want, why);
     if (!fresh) return why->error;
@@ -106,7 +115,7 @@ static int mp_pending_reserve(mp_slot *s, mp_bin *b, const mp_schema *schema, co
     if (head && b->pending_count < b->pending_capacity && head->bytes_used + bytes <= head->bytes_room) return 0;
     uint64_t since = mp_now_ns();
     int rc = mp_pending_grow(s, b, schema, lay, bytes, why);
-    mp_count_greatest(s, MP_GROW_PAUSE_MAX_NS, mp_now_ns() - since);
+    mp_pause_count(s, since);
     return rc;
 }
 

@@ -5,9 +5,10 @@
  *
  * Order     by (time, sequence): records of one time come out in the order in which they went in, whatever happened to
  *           the bin in between. A heap of four children: half as deep as one of two, and four rows lie together.
- * Growth    doubles when rows or bytes run out, copying what lives and squeezing out bytes that were popped; a bin's heap
- *           is bounded by 2 GiB. Each bin has its own row of sizes (mp_size_in_row), so that heaps which fill evenly are
- *           copied one after another. When the heap is empty its bytes begin anew, and a block beyond 4 KiB is freed.
+ * Growth    to a larger block when rows or bytes run out, copying what lives and squeezing out bytes that were popped: of
+ *           rows twice as many, of bytes two to four times what lives, of neither more than fits a block of 2 GiB. Each
+ *           bin has its own row of sizes (mp_size_in_row), so that heaps which fill evenly are copied one after another.
+ *           When the heap is empty its bytes begin anew, and a block beyond 4 KiB is freed.
  * Copies    every byte that push, pop, sifting and growth write from another place of the data region or from the caller
  *           is counted as pend.
  * Memory    a call that finds none, or no room in its output, stops with why->error, having done the records before. */
@@ -41,6 +42,10 @@ uint64_t mp_pending_due(mp_slot *s, uint32_t keyed, uint32_t bin_id, const mp_sc
 /* Records in a bin's heap, and their least time. */
 uint64_t mp_pending_count(mp_slot *s, uint32_t keyed, uint32_t bin_id);
 uint64_t mp_pending_least(mp_slot *s, uint32_t keyed, uint32_t bin_id);
+/* What a heap grows into, of *rows rows and *room bytes of bytes columns, of which `count` rows are in use and `bytes`
+ * are to be there; `number` is the bin's among those of all operators. */
+void mp_pending_size(uint32_t number, uint32_t row_bytes, uint64_t count, uint64_t bytes, uint64_t *rows,
+                     uint64_t *room);
 /* cdef end */
 
 /* Push record `index` of the columns; 0 or why->error. */

@@ -201,7 +201,7 @@ static inline uint64_t mp_store_block(mp_slot *s, uint64_t bytes, mp_outcome *wh
  * which `part` (of 2^32) lays. Keys spread evenly over the bins, so with the same sizes for all of them what bins hold
  * would grow together: half of the state asks for memory, and is copied, within a few hundredths of a doubling, and
  * nothing else is done meanwhile. Multiples of the golden ratio lay the first sizes of any run or stride of bins evenly
- * apart. */
+ * apart. For `least` below 2^46; what is beyond MP_TABLE_BYTES_MAX the caller cuts. */
 #define MP_GOLDEN 0x9e3779b9u
 static inline uint64_t mp_size_in_row(uint32_t part, uint32_t doublings, uint64_t least) {
     const uint64_t first = ((1ull << 32) + part) >> 16;

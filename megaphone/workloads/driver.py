@@ -435,9 +435,10 @@ def switch_covers(plan: Plan, duration_ns: int) -> list[int]:
 
 
 def start_together(worker: Worker) -> int:
-    """Wait for all workers and return their common zero on CLOCK_MONOTONIC, in ns.
+    """Wait for the moment that the first worker sets and return it, their common zero on CLOCK_MONOTONIC, in ns.
 
-    The ledger's longest pause of growth counts from there: what grows before, nobody waits for.
+    The ledger's longest pause of growth counts from there: what grows before, nobody waits for.  A worker that is late,
+    since it had more to prepare, comes here after its zero, and what it grows in between does count.
     """
     control = worker.memory.control
     # What exists now lives as long as the run: the collector need not walk it again in the middle of a measurement.

@@ -272,3 +272,27 @@ def test_64_mb_of_shared_memory_serve_the_defaults_and_name_what_does_not_fit() 
         pytest.skip("a private mount needs root and unshare")
     assert done.returncode == 0, (done.returncode, done.stdout[-500:], done.stderr[-500:])
     assert "--memory" in done.stdout
+
+
+INTERRUPTED_IMPORT = """
+import os, signal, sys
+
+class Interrupts:
+    def find_spec(self, name, path=None, target=None):
+        if name == "numpy":
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), signal.{name})
+            os.write(1, b"import goes on")
+
+sys.meta_path.insert(0, Interrupts())
+from megaphone.cli import main
+sys.exit(main(["word-count", "--domain", "10", "--rate", "10", "--duration", "1"]))
+"""
+
+
+@pytest.mark.parametrize(("name", "code", "word"), [("SIGINT", 130, "interrupted"), ("SIGTERM", 143, "terminated")])
+def test_a_signal_waits_until_what_is_in_c_is_imported(name: str, code: int, word: str) -> None:
+    """In the middle of it, it would become an ImportError of numpy's, and be told as a bug."""
+    command = [sys.executable, "-c", INTERRUPTED_IMPORT.format(name=name)]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert (run.returncode, run.stdout, run.stderr) == (code, "import goes on", f"megaphone: {word}\n")

@@ -66,6 +66,49 @@ def push_one_for_each_bin(memory: SlotMemory, columns: int, length: int) -> None
     assert (done, why.error) == (bins, 0)
 
 
+def size_after(number: int, row_bytes: int, count: int, size_bytes: int, rows: int, room: int) -> tuple[int, int]:
+    """Return rows and room that a heap of `rows` and `room` grows into."""
+    grown = ffi.new("uint64_t[2]", [rows, room])
+    lib.mp_pending_size(number, row_bytes, count, size_bytes, grown, grown + 1)
+    return grown[0], grown[1]
+
+
+@pytest.mark.parametrize(("row_bytes", "length"), [(32, 0), (40, 8), (40, 32), (40, 200)])
+def test_each_bins_heap_takes_nearly_all_that_fits_a_block(row_bytes: int, length: int) -> None:
+    """Where twice as much is too large for a block, there is less of it, and not another limit for each bin."""
+    for number in range(256):
+        rows = room = grown = 0
+        while True:
+            count = rows if length == 0 else min(rows, room // length)
+            rows, room = size_after(number, row_bytes, count, length * (count + 1), rows, room)
+            if 32 + rows * row_bytes + room > 2**31:
+                break
+            assert rows > count
+            assert room >= length * (count + 1)
+            grown += 1
+        assert count * (row_bytes + length) > 0.9 * 2**31
+        assert grown < 80
+
+
+def test_a_heap_that_is_crowded_by_what_was_popped_is_squeezed_and_no_larger() -> None:
+    assert size_after(7, 40, 100, 1000, 160, 2000) == (160, 2000)
+    rows, room = size_after(7, 40, 100, 1001, 160, 2000)
+    assert rows == 160
+    assert 2002 <= room <= 4004
+
+
+def test_a_heap_of_nothing_but_empty_strings_needs_no_room_for_them() -> None:
+    assert size_after(0, 40, 0, 0, 0, 0) == (4, 0)
+    memory = SlotMemory(slots=1, bin_shift=1)
+    try:
+        memory.access(HashTable("u8", {"n": "u8"}), "mix")
+        for length in (0, 0, 0, 0, 0, 24):
+            push_one_for_each_bin(memory, 2, length)
+        assert lib.mp_pending_count(memory.slots[0], 0, 1) == 6
+    finally:
+        memory.close()
+
+
 @pytest.mark.parametrize(("columns", "length"), [(1, 0), (2, 16), (2, 200)])
 def test_heaps_that_fill_evenly_do_not_grow_at_the_same_time(columns: int, length: int) -> None:
     """If they did, all that waits for one moment would be copied at once, and records would wait for that."""

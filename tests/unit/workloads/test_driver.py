@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ from megaphone.dataflow.graph import Graph
 from megaphone.migration import plan
 from megaphone.migration.plan import load_plan, round_trip
 from megaphone.observe.switch import Switch
-from megaphone.shm.counters import COUNTER_INDEX, read_counters
+from megaphone.shm.counters import read_counters
 from megaphone.state.stores import HashTable
 from megaphone.testing import Simulation
 from megaphone.workloads import driver
@@ -138,19 +139,27 @@ def drive(world: World, **options: Any) -> tuple[Measured, list[tuple[int, int, 
     return loop.run(), samples.seen
 
 
-def test_the_longest_pause_of_growth_counts_from_the_start_of_the_timed_part() -> None:
-    """A worker takes its first memory before that, while no record waits."""
-    with Simulation(lambda graph: graph.input("words", {"k": "u8"})[0], slots=1) as simulation:
-        worker = simulation.workers[0]
+def test_the_longest_pause_of_growth_counts_from_the_start_of_the_timed_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker takes its first memory before that, while no record is due; if it is late, some are."""
+    monkeypatch.setattr(gc, "freeze", lambda: None)  # these objects are not to stay
+    with Simulation(lambda graph: graph.input("words", {"k": "u8"})[0], slots=2) as simulation:
+        early, late = simulation.workers
+        control = early.memory.control
 
-        def counted() -> dict[str, int]:
-            return read_counters(worker.memory.control, 0)
+        def longest(worker: Any) -> int:
+            return read_counters(control, worker.index)["grow_pause_max_ns"]
 
-        lib.mp_counter_add(worker.slot, COUNTER_INDEX["grow_pause_max_ns"], 6_000_000)
-        before = counted()
-        driver.start_together(worker)
-        assert counted()["grow_pause_max_ns"] == 0
-        assert counted()["grow_stalls"] == before["grow_stalls"]  # that is of the whole run
+        began = int(lib.mp_now_ns())
+        for worker in (early, late):
+            lib.mp_pause_count(worker.slot, began - 10**9)
+            assert longest(worker) >= 10**9  # a run without a timed part is timed as a whole
+        origin = driver.start_together(early)
+        assert longest(early) == 0
+        lib.mp_pause_count(late.slot, origin - 10**9)  # it ends after the zero, and only that part counts
+        assert 0 < longest(late) < 10**9
+        counted = longest(late)
+        assert driver.start_together(late) == origin
+        assert longest(late) == counted
 
 
 def test_no_sample_ends_before_its_batch_is_complete(world: World) -> None:

@@ -7,6 +7,7 @@ purpose, and which is therefore nobody's child any more, is found as well.
 from __future__ import annotations
 
 import os
+import signal
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -27,6 +28,10 @@ PROFILE_VARIABLE = "MEGAPHONE_HYPOTHESIS_PROFILE"
 SETTLE_SECONDS_MAX = 10.0
 
 T = TypeVar("T")
+
+# A shell that starts this in the background has Ctrl-C ignored, and so would each process that a test interrupts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Deadlines and the too-slow check measure the machine. The blob lets a failure in CI be repeated at a desk.
 for name, examples in (("fast", 15), ("ci", 60), ("thorough", 1000)):

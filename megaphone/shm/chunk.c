@@ -154,7 +154,7 @@ int mp_chunk_commit(mp_slot *s, uint32_t chunk, uint64_t upto) {
     }
     if (!since) return 0;
     mp_count(s, MP_GROW_STALLS, 1);
-    mp_pause_count(s, since);
+    mp_pause_end(s, since);
     return 0;
 }
 

@@ -1,7 +1,5 @@
 #include "shm/timing.h"
 
-#include "shm/park.h"
-
 #include <time.h>
 
 static uint64_t processor_ns(void) {
@@ -26,12 +24,4 @@ void mp_pause_restart(mp_slot *s) {
     s->pauses_timed = 1;
 }
 
-void mp_pause_count(mp_slot *s, uint64_t since) {
-    const uint64_t now = mp_now_ns(), origin = MP_LOAD_RELAXED(&s->header->origin_ns);
-    if (origin && now > origin) {
-        /* A worker that comes late to the origin grows before it can say that it is there; records are due already. */
-        mp_pause_restart(s);
-        if (since < origin) since = origin;
-    }
-    mp_count_greatest(s, MP_GROW_PAUSE_MAX_NS, now - since);
-}
+void mp_pause_count(mp_slot *s, uint64_t since) { mp_pause_end(s, since); }

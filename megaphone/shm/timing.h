@@ -16,6 +16,7 @@
 #define MP_TIMING_H
 
 #include "shm/base.h"
+#include "shm/park.h"
 
 /* cdef begin */
 /* From here on: count, or not. Between two activations of a slot, while no part is in progress. */
@@ -24,9 +25,7 @@ void mp_timing_set(mp_slot *s, int on);
 uint32_t mp_timing_switch(mp_slot *s, uint32_t part);
 /* The timed part has begun: forget the longest pause of what was before it, unless one in it has done so already. */
 void mp_pause_restart(mp_slot *s);
-/* A growth that began at `since` on CLOCK_MONOTONIC is over: the longest such pause is a counter. Where a run has an
- * origin (mp_origin_set) that has passed, what was before it is in no pause, since nobody waited. */
-void mp_pause_count(mp_slot *s, uint64_t since);
+void mp_pause_count(mp_slot *s, uint64_t since); /* mp_pause_end, for tests */
 /* cdef end */
 
 /* What is in progress in a slot that counts, when it is none of the parts: an index that is no part of a time. */
@@ -39,6 +38,19 @@ static inline uint32_t mp_timing_begin(mp_slot *s, uint32_t part) {
 
 static inline void mp_timing_end(mp_slot *s, uint32_t before) {
     if (__builtin_expect(before != 0, 0)) mp_timing_switch(s, before);
+}
+
+/* A growth that began at `since` on CLOCK_MONOTONIC is over: the longest such pause is a counter. Where a run has an
+ * origin (mp_origin_set) that has passed, what was before it is in no pause, since nobody waited; a worker that comes
+ * late to the origin grows before it can say that it is there, and that is one. */
+static inline void mp_pause_end(mp_slot *s, uint64_t since) {
+    const uint64_t now = mp_now_ns(), origin = MP_LOAD_RELAXED(&s->header->origin_ns);
+    if (origin && now > origin) {
+        if (!s->pauses_timed) MP_STORE_RELAXED(&s->page->counters[MP_GROW_PAUSE_MAX_NS], 0);
+        s->pauses_timed = 1;
+        if (since < origin) since = origin;
+    }
+    mp_count_greatest(s, MP_GROW_PAUSE_MAX_NS, now - since);
 }
 
 #endif

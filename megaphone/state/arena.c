@@ -37,7 +37,7 @@ int mp_arena_reserve(mp_slot *s, mp_bin *b, uint32_t cell_bytes, uint64_t cells,
     if (a && mp_arena_capacity(a) - a->live >= cells) return 0;
     uint64_t since = mp_now_ns();
     int rc = mp_arena_grow(s, b, cell_bytes, cells, bytes);
-    mp_pause_count(s, since);
+    mp_pause_end(s, since);
     return rc;
 }
 

@@ -113,7 +113,7 @@ static uint8_t *mp_dense_locate(mp_slot *s, const mp_store *store, mp_bin *b, ui
 static int mp_dense_grow(mp_slot *s, const mp_store *store, mp_bin *b, uint64_t rows, mp_outcome *why) {
     uint64_t since = mp_now_ns();
     int rc = mp_dense_reserve(s, store, b, rows, why);
-    mp_pause_count(s, since);
+    mp_pause_end(s, since);
     return rc;
 }
 

@@ -115,7 +115,7 @@ static int mp_pending_reserve(mp_slot *s, mp_bin *b, const mp_schema *schema, co
     if (head && b->pending_count < b->pending_capacity && head->bytes_used + bytes <= head->bytes_room) return 0;
     uint64_t since = mp_now_ns();
     int rc = mp_pending_grow(s, b, schema, lay, bytes, why);
-    mp_pause_count(s, since);
+    mp_pause_end(s, since);
     return rc;
 }
 

@@ -172,7 +172,7 @@ static int mp_table_begin(mp_slot *s, const mp_store *store, mp_bin *b, uint64_t
 static int mp_table_grow(mp_slot *s, const mp_store *store, mp_bin *b, uint64_t keys, uint64_t bytes, mp_outcome *why) {
     uint64_t since = mp_now_ns();
     int rc = mp_table_begin(s, store, b, keys, bytes, 0, why);
-    mp_pause_count(s, since);
+    mp_pause_end(s, since);
     return rc;
 }
 
@@ -185,7 +185,7 @@ int mp_table_reserve(mp_slot *s, const mp_store *store, mp_bin *b, uint64_t keys
 static int mp_table_finish(mp_slot *s, const mp_store *store, mp_bin *b, mp_outcome *why) {
     uint64_t since = mp_now_ns();
     mp_table_sweep(s, store, b, UINT64_MAX, why);
-    mp_pause_count(s, since);
+    mp_pause_end(s, since);
     return why->error;
 }
 
